@@ -92,7 +92,7 @@ class Sample:
     Attributes:
         token: name of the frame in its data set.
         points: (P, F) float32 [x, y, z in m, intensity, further columns], LiDAR frame; nuScenes:
-            F = 5 with intensity 0..255 and time lag in s (0 at the key frame, positive in the past).
+            F = 5, intensity 0..255, time lag in s (0 at the key frame, positive in the past).
         lidar_to_global: (4, 4) float64 pose of the LiDAR at the key frame, before augmentation.
         targets: annotations, None where there are none (test split, demo).
         cameras: images, None where they are not loaded.
@@ -166,7 +166,7 @@ class Batch:
         )
 
     def pin_memory(self) -> "Batch":
-        """Pin the points, so that the copy to the GPU overlaps with compute (called by the loader)."""
+        """Pin the points, so that their copy to the GPU overlaps with compute."""
         return replace(
             self, points=self.points.pin_memory(), frame_of_point=self.frame_of_point.pin_memory()
         )

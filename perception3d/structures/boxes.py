@@ -70,7 +70,7 @@ class Boxes3D:
         return Boxes3D(self.tensor.to(device, non_blocking=True))
 
     def corners(self) -> Tensor:
-        """Return the eight corners (K, 8, 3), m: bottom four counter-clockwise from front left, then top."""
+        """Return corners (K, 8, 3), m: bottom counter-clockwise from front left, then top."""
         offsets = self.tensor.new_tensor(
             [
                 [1, 1, -1],
