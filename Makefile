@@ -1,0 +1,55 @@
+# perception3d: everything a user or a developer runs.  `make help` lists the targets.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL ?= dsvt
+NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CUDA_SOURCES := $(shell find csrc -name '*.cu')
+CPP_SOURCES := $(NATIVE)
+
+.PHONY: help setup demo test lint bench gpu-check wheel clean
+
+help:
+	@echo "make setup      create $(VENV), install the pinned requirements, build the operators"
+	@echo "make demo       train, test and draw on a synthetic nuScenes-format data set (MODEL=dsvt)"
+	@echo "make test       run the tests (no network, no GPU)"
+	@echo "make lint       format, lint, types, and nvcc compile of every kernel where nvcc exists"
+	@echo "make bench      operators against their peers on this machine, JSON and table"
+	@echo "make gpu-check  everything that needs a CUDA device (PYTHON=python3 works without $(VENV))"
+	@echo "make wheel      one wheel for every CPython >= 3.10 and every torch >= 2.10"
+	@echo "make clean      remove what was built"
+
+$(VENV)/.ready: requirements.txt requirements-dev.txt tools/setup_environment.sh
+	PYTHON="$(PYTHON)" tools/setup_environment.sh $(VENV)
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.ready setup.py pyproject.toml $(NATIVE)
+	$(BIN)/pip install --quiet --no-build-isolation --no-deps -e .
+	@touch $@
+
+setup: $(VENV)/.built
+
+demo: setup
+	$(BIN)/python tools/run_demo.py --model $(MODEL)
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CPP_SOURCES)
+	tools/compile_kernels.sh $(CUDA_SOURCES)
+
+bench: setup
+	$(BIN)/python tools/benchmark_ops.py --device cpu --json work_dirs/bench/ops-cpu.json
+
+wheel: setup
+	rm -rf build dist
+	$(BIN)/pip wheel --quiet --no-build-isolation --no-deps -w dist .
+	@ls dist
+
+clean:
+	rm -rf build dist *.egg-info perception3d/*.so $(VENV)/.built
