@@ -1,12 +1,11 @@
 # perception3d: everything a user or a developer runs.  `make help` lists the targets.
 SHELL := /bin/bash
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c '' 2> /dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL ?= dsvt
 NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 CUDA_SOURCES := $(shell find csrc -name '*.cu')
-CPP_SOURCES := $(NATIVE)
 
 .PHONY: help setup demo test lint bench gpu-check wheel clean
 
@@ -40,7 +39,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(CPP_SOURCES)
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	tools/compile_kernels.sh $(CUDA_SOURCES)
 
 bench: setup

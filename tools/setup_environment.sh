@@ -38,7 +38,7 @@ if ((${#missing[@]})); then
   fi
   echo "setup: installing system packages: ${missing[*]}"
   "${as_root[@]}" apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
+  DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
 fi
 
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
