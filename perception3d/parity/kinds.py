@@ -1,0 +1,48 @@
+"""Which function replays which kind of case.
+
+A replay takes the case and a device and returns every result that the case records, by key
+(`out.*`, `grad.*`): tensors, arrays, lists or numbers.  It reads every setting from the case.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from perception3d.parity.case import Array, Case, CaseError
+
+Replay = Callable[[Case, torch.device], Mapping[str, object]]
+Expected = Callable[[Case], Mapping[str, Array]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one kind is replayed.
+
+    Attributes:
+        replay: the replay; None for a file that is only the input of other cases and passes if it
+            can be read.
+        expected: the reference, where it is not the `out.` and `grad.` arrays of the data file
+            (JSON kinds).
+    """
+
+    replay: Replay | None
+    expected: Expected | None = None
+
+
+# Kinds that mean the same in every system.
+KINDS: dict[str, Kind] = {
+    "detection_results": Kind(None),
+    "detection_ground_truth": Kind(None),
+}
+
+# Kinds whose network depends on the system.
+SYSTEM_KINDS: dict[tuple[str, str], Kind] = {}
+
+
+def find_kind(case: Case) -> Kind:
+    """Return how to replay a case; CaseError if nothing here can."""
+    kind = SYSTEM_KINDS.get((case.system, case.kind)) or KINDS.get(case.kind)
+    if kind is None:
+        raise CaseError(f"no replay for kind {case.kind!r} of system {case.system!r}")
+    return kind
