@@ -1,0 +1,65 @@
+// The table of contents of the native code: every operator schema.  Kernels
+// register themselves per device in binding/cpu and binding/cuda; fake kernels
+// and autograd live in perception3d/ops.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(perception3d, m) {
+  // Points to voxels.
+  m.def(
+      "voxelize(Tensor points, Tensor frame_of_point, int batch_size, "
+      "float[] voxel_size, "
+      "float[] lower, int[] grid_size, bool check_z) -> (Tensor "
+      "voxel_of_point, Tensor coords, "
+      "Tensor order, Tensor offsets)");
+  m.def(
+      "hard_voxelize(Tensor points, float[] voxel_size, float[] lower, int[] "
+      "grid_size, "
+      "int max_points, int max_voxels) -> (Tensor voxel_of_point, Tensor "
+      "coords, "
+      "Tensor num_points)");
+
+  // Rows that share a segment.
+  m.def(
+      "segment_index(Tensor segment_of_row, int num_segments) -> (Tensor "
+      "order, Tensor offsets)");
+  m.def(
+      "segment_sum(Tensor values, Tensor order, Tensor offsets, bool mean) "
+      "-> Tensor");
+  m.def(
+      "segment_sum_backward(Tensor grad, Tensor order, Tensor offsets, int "
+      "num_rows, bool mean) "
+      "-> Tensor");
+  m.def(
+      "segment_max(Tensor values, Tensor order, Tensor offsets) -> (Tensor "
+      "maximum, "
+      "Tensor row_of_maximum)");
+  m.def(
+      "segment_max_backward(Tensor grad, Tensor row_of_maximum, int "
+      "num_rows) -> Tensor");
+
+  // Voxels to windows and sets.
+  m.def(
+      "window_partition(Tensor coords, int batch_size, int[] spatial_shape, "
+      "int[] window, "
+      "int[] shift, bool x_slowest) -> (Tensor window_of_voxel, Tensor "
+      "order, Tensor offsets, "
+      "Tensor cell_in_window)");
+  m.def(
+      "set_partition(Tensor cell_in_window, Tensor order, Tensor offsets, "
+      "int set_size) -> "
+      "(Tensor voxel_of_slot, Tensor repeated, Tensor slot_of_voxel)");
+
+  // Boxes.  A limit of -1 means none.
+  m.def("box_overlap(Tensor boxes_a, Tensor boxes_b, bool aligned) -> Tensor");
+  m.def(
+      "rotated_nms(Tensor boxes, Tensor scores, float iou_threshold, int "
+      "pre_max, int post_max) "
+      "-> Tensor");
+  m.def(
+      "circle_nms(Tensor centers, Tensor scores, float squared_distance, int "
+      "post_max) -> Tensor");
+  m.def(
+      "points_in_boxes(Tensor points, Tensor boxes, float margin) -> (Tensor "
+      "box_of_member, "
+      "Tensor point_of_member)");
+}

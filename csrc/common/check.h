@@ -1,0 +1,35 @@
+// Checks of the torch shells.  They repeat only what protects memory: Python
+// has already spoken about shapes and dtypes in full sentences.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <cstdint>
+
+namespace perception3d {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// A CPU tensor of the given dtype and rank with rows next to each other in
+// memory.
+inline void check_cpu(const char *op, const char *name, const Tensor &tensor, ScalarType dtype,
+                      int64_t rank) {
+  STD_TORCH_CHECK(tensor.is_cpu(), op, ": ", name, " must lie on the CPU");
+  STD_TORCH_CHECK(tensor.scalar_type() == dtype, op, ": ", name, " must be ",
+                  torch::headeronly::toString(dtype), ", got ",
+                  torch::headeronly::toString(tensor.scalar_type()));
+  STD_TORCH_CHECK(tensor.dim() == rank, op, ": ", name, " must have ", rank, " dimensions, got ",
+                  tensor.dim());
+  STD_TORCH_CHECK(tensor.is_contiguous(), op, ": ", name, " must be contiguous");
+}
+
+inline void check_size(const char *op, const char *name, const Tensor &tensor, int64_t dim,
+                       int64_t size) {
+  STD_TORCH_CHECK(tensor.size(dim) == size, op, ": ", name, " must have size ", size,
+                  " in dimension ", dim, ", got ", tensor.size(dim));
+}
+
+}  // namespace perception3d

@@ -1,0 +1,51 @@
+"""Loads the native operators, once; the only place that explains a missing build."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+FOLDER = Path(__file__).resolve().parents[1]
+BUILD_COMMAND = "python setup.py build_ext --inplace"
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def _load_file(path: Path, build_command: str) -> None:
+    """Load one native library or raise an ImportError that names the build command."""
+    if not path.exists():
+        raise ImportError(
+            f"perception3d: the native operators are not built ({path} is missing); "
+            f"in a checkout run: {build_command}"
+        )
+    try:
+        torch.ops.load_library(path)  # type: ignore[no-untyped-call]  # torch has no types here
+    except OSError as error:
+        raise ImportError(
+            f"perception3d: {path} does not load under torch {torch.__version__} ({error}); "
+            f"perception3d needs torch >= 2.10; in a checkout rebuild with: {build_command}"
+        ) from error
+
+
+@cache
+def load_library() -> Any:  # noqa: ANN401  # torch's operator namespace has no static type
+    """Load the CPU library and, where a GPU is present, the CUDA library.
+
+    Returns:
+        torch's namespace of our operators: `load_library().voxelize(...)`.
+
+    Raises:
+        ImportError: the CPU library is missing or was built for something else.
+    """
+    _load_file(FOLDER / "_C.abi3.so", BUILD_COMMAND)
+    cuda_library = FOLDER / "_C_cuda.abi3.so"
+    if torch.cuda.is_available() and cuda_library.exists():
+        _load_file(cuda_library, f"P3D_CUDA=1 {BUILD_COMMAND}")
+    return torch.ops.perception3d
+
+
+def fake_kernel(name: str) -> Callable[[Function], Function]:
+    """Register the decorated function as the shape-only kernel of operator `name`."""
+    register: Callable[[Function], Function] = torch.library.register_fake(f"perception3d::{name}")
+    return register

@@ -1,0 +1,1 @@
+"""Operators in plain torch: the specification of the kernels, on any device."""
