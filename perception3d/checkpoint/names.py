@@ -1,0 +1,118 @@
+"""Official parameter names and ours, as tables of rewriting rules per system."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+# Children of the official detectors (OpenPCDet's layout) and of our Detector.
+OFFICIAL_PARTS = {
+    "vfe": "encoder",
+    "backbone_3d": "backbone",
+    "backbone_2d": "neck",
+    "dense_head": "head",
+}
+
+
+@dataclass(frozen=True)
+class NameRule:
+    """One rewriting rule.
+
+    Attributes:
+        pattern: regular expression that has to match a whole official name.
+        replacement: our name, with \\1, \\2, ... for the groups; None if the tensor has no place
+            here and is left out knowingly.
+        transform: applied to the official tensor before it is copied, None for as it is.
+    """
+
+    pattern: str
+    replacement: str | None
+    transform: Callable[[Tensor], Tensor] | None = None
+
+
+_DYNAMIC_ENCODER = (NameRule(r"vfe\.pfn_layers\.(\d+)\.(.+)", r"encoder.layers.\1.\2"),)
+
+_POSITION = (
+    r"backbone_3d\.input_layer\.posembed_layers\.(\d+)\.(\d+)\.(\d+)\.position_embedding_head"
+)
+_LAYER = r"backbone_3d\.stage_(\d+)\.(\d+)\.encoder_list\.(\d+)"
+_OUR_LAYER = r"backbone.stages.\1.blocks.\2.layers.\3"
+_POOLING = r"backbone_3d\.stage_(\d+)_reduction"
+
+# Haiyang-W/DSVT: pcdet/models/backbones_3d/dsvt.py, dsvt_input_layer.py
+_DSVT_BACKBONE = (
+    NameRule(rf"{_POSITION}\.0\.(.+)", r"backbone.stages.\1.positions.\2.\3.linear1.\4"),
+    NameRule(rf"{_POSITION}\.1\.(.+)", r"backbone.stages.\1.positions.\2.\3.norm.\4"),
+    NameRule(rf"{_POSITION}\.3\.(.+)", r"backbone.stages.\1.positions.\2.\3.linear2.\4"),
+    NameRule(
+        rf"{_LAYER}\.win_attn\.self_attn\.in_proj_(weight|bias)",
+        rf"{_OUR_LAYER}.inner.attention.qkv.\4",
+    ),
+    NameRule(
+        rf"{_LAYER}\.win_attn\.self_attn\.out_proj\.(.+)", rf"{_OUR_LAYER}.inner.attention.out.\4"
+    ),
+    NameRule(
+        rf"{_LAYER}\.win_attn\.(linear1|linear2|norm1|norm2)\.(.+)", rf"{_OUR_LAYER}.inner.\4.\5"
+    ),
+    NameRule(rf"{_LAYER}\.norm\.(.+)", rf"{_OUR_LAYER}.norm.\4"),
+    NameRule(
+        r"backbone_3d\.residual_norm_stage_(\d+)\.(\d+)\.(.+)", r"backbone.stages.\1.norms.\2.\3"
+    ),
+    NameRule(rf"{_POOLING}\.pos_embedding", r"backbone.stages.\1.pooling.position"),
+    NameRule(
+        rf"{_POOLING}\.self_attn\.in_proj_(weight|bias)", r"backbone.stages.\1.pooling.qkv.\2"
+    ),
+    NameRule(rf"{_POOLING}\.self_attn\.out_proj\.(.+)", r"backbone.stages.\1.pooling.out.\2"),
+    NameRule(rf"{_POOLING}\.linear1\.(.+)", r"backbone.stages.\1.pooling.linear.\2"),
+    NameRule(rf"{_POOLING}\.norm\.(.+)", r"backbone.stages.\1.pooling.norm.\2"),
+)
+
+# The training step counter of OpenPCDet's detectors.
+_COUNTERS = (NameRule(r"global_step", None),)
+
+SYSTEMS: dict[str, tuple[NameRule, ...]] = {
+    "dsvt": _COUNTERS + _DYNAMIC_ENCODER + _DSVT_BACKBONE,
+}
+
+
+def find_rule(name: str, system: str) -> tuple[NameRule, str | None] | None:
+    """Return the rule of an official name and our name; None if no rule knows the name.
+
+    Raises:
+        ValueError: unknown system.
+    """
+    if system not in SYSTEMS:
+        raise ValueError(f"checkpoint: system must be one of {sorted(SYSTEMS)}, got {system!r}")
+    for rule in SYSTEMS[system]:
+        match = re.fullmatch(rule.pattern, name)
+        if match:
+            return rule, None if rule.replacement is None else match.expand(rule.replacement)
+    return None
+
+
+def translate(name: str, system: str, *, part: str = "") -> str | None:
+    """Return our name of an official one, None where it has no place here.
+
+    Args:
+        name: official name, relative to `part`.
+        system: key of SYSTEMS, e.g. "dsvt".
+        part: child of the official detector that names are relative to, e.g. "backbone_3d"; our
+            name is then relative to our module of it. Empty: names of the whole detector.
+    """
+    found = find_rule(official_prefix(part) + name, system)
+    if found is None or found[1] is None:
+        return None
+    return found[1].removeprefix(our_prefix(part))
+
+
+def official_prefix(part: str) -> str:
+    """Return what the official detector puts in front of the names of a part."""
+    if part and part not in OFFICIAL_PARTS:
+        raise ValueError(f"checkpoint: part must be one of {sorted(OFFICIAL_PARTS)}, got {part!r}")
+    return f"{part}." if part else ""
+
+
+def our_prefix(part: str) -> str:
+    """Return what our Detector puts in front of the names of an official part."""
+    return f"{OFFICIAL_PARTS[part]}." if part else ""
