@@ -59,15 +59,15 @@ class NuScenesDataset(BaseDataset):  # type: ignore[misc]  # mmengine ships no t
             ann_file=str(ann_file),
             data_root=str(data_root),
             data_prefix={},
-            metainfo={
-                "classes": self.classes,
-                "data_root": str(data_root),
-                "ann_file": str(self.info.path),
-                "version": self.info.header["version"],
-                "split": self.info.header["split"],
-            },
             indices=indices,
             test_mode=test_mode,
+        )
+        self._metainfo.update(  # not through the constructor: it opens strings that name files
+            classes=self.classes,
+            data_root=str(data_root),
+            ann_file=str(self.info.path),
+            version=self.info.header["version"],
+            split=self.info.header["split"],
         )
         self.pipeline = Pipeline(pipeline)
         if not len(self):
