@@ -1,0 +1,70 @@
+#include "cpu/set_partition.h"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <tuple>
+#include <vector>
+
+#include "common/check.h"
+
+namespace perception3d {
+namespace {
+
+// The kernel writes slot_of_voxel by row and reads windows by offset: both must stay inside, and
+// every voxel must have a place.
+void check_tables(const int64_t* order, const int64_t* offsets, int64_t num_voxels,
+                  int64_t num_windows) {
+  STD_TORCH_CHECK(offsets[0] == 0 && offsets[num_windows] == num_voxels,
+                  "set_partition: offsets must run from 0 to ", num_voxels, ", got ", offsets[0],
+                  " to ", offsets[num_windows]);
+  for (int64_t window = 0; window < num_windows; ++window) {
+    STD_TORCH_CHECK(offsets[window] <= offsets[window + 1],
+                    "set_partition: offsets must ascend, got ", offsets[window], " before ",
+                    offsets[window + 1]);
+  }
+  std::vector<bool> seen(num_voxels);
+  for (int64_t i = 0; i < num_voxels; ++i) {
+    const bool inside = order[i] >= 0 && order[i] < num_voxels;
+    STD_TORCH_CHECK(inside && !seen[order[i]], "set_partition: order must be a permutation of 0..",
+                    num_voxels - 1, ", got ", order[i], " in row ", i);
+    seen[order[i]] = true;
+  }
+}
+
+std::tuple<Tensor, Tensor, Tensor> set_partition(const Tensor& cell_in_window, const Tensor& order,
+                                                 const Tensor& offsets, int64_t set_size) {
+  const char* op = "set_partition";
+  check_cpu(op, "cell_in_window", cell_in_window, ScalarType::Int, 2);
+  check_size(op, "cell_in_window", cell_in_window, 1, 3);
+  check_cpu(op, "order", order, ScalarType::Long, 1);
+  check_cpu(op, "offsets", offsets, ScalarType::Long, 1);
+  const int64_t num_voxels = cell_in_window.size(0);
+  check_size(op, "order", order, 0, num_voxels);
+  STD_TORCH_CHECK(offsets.size(0) >= 1 && set_size >= 1,
+                  "set_partition: offsets must not be empty, and set_size must be >= 1");
+  const int64_t num_windows = offsets.size(0) - 1;
+  const int64_t* row = order.const_data_ptr<int64_t>();
+  const int64_t* offset = offsets.const_data_ptr<int64_t>();
+  check_tables(row, offset, num_voxels, num_windows);
+
+  std::vector<int64_t> first_set(num_windows + 1);
+  count_sets(offset, num_windows, set_size, first_set.data());
+  const int64_t sets = first_set[num_windows];
+  Tensor voxel_of_slot = torch::stable::new_empty(order, {2, sets, set_size});
+  Tensor repeated = torch::stable::new_empty(order, {2, sets, set_size}, ScalarType::Bool);
+  Tensor slot_of_voxel = torch::stable::new_empty(order, {2, num_voxels});
+  fill_sets(cell_in_window.const_data_ptr<int32_t>(), row, offset, first_set.data(), num_voxels,
+            num_windows, set_size, voxel_of_slot.mutable_data_ptr<int64_t>(),
+            repeated.mutable_data_ptr<bool>(), slot_of_voxel.mutable_data_ptr<int64_t>(),
+            static_cast<int>(torch::stable::get_num_threads()));
+  return {voxel_of_slot, repeated, slot_of_voxel};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(perception3d, CPU, m) {
+  m.impl("set_partition", TORCH_BOX(&set_partition));
+}
+
+}  // namespace perception3d
