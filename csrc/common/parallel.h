@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <vector>
 
 // Compiles a hot loop for newer x86-64 machines too; the loader picks.
 // Contraction into fused multiply-add is off for all, so every clone gives the
@@ -17,6 +16,10 @@
 #else
 #define P3D_CLONES
 #endif
+
+// For the bodies that such functions share: what is not inlined is not compiled for the newer
+// machine.
+#define P3D_INLINE inline __attribute__((always_inline))
 
 namespace perception3d {
 
@@ -56,21 +59,5 @@ void for_each_dynamic(int workers, int64_t count, int64_t grain, const Body &bod
 #pragma omp parallel for num_threads(workers) schedule(dynamic, grain)
   for (int64_t item = 0; item < count; ++item) body(item);
 }
-
-// An array that is not filled when it is made.
-template <typename T>
-class Buffer {
- public:
-  explicit Buffer(int64_t size) : data_(new T[std::max<int64_t>(size, 1)]) {}
-  ~Buffer() { delete[] data_; }
-  Buffer(const Buffer &) = delete;
-  Buffer &operator=(const Buffer &) = delete;
-  T &operator[](int64_t index) { return data_[index]; }
-  const T &operator[](int64_t index) const { return data_[index]; }
-  T *data() { return data_; }
-
- private:
-  T *data_;
-};
 
 }  // namespace perception3d

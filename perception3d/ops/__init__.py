@@ -1,7 +1,21 @@
 """Operators: Python border, native kernels, plain-torch reference."""
 
+from perception3d.ops.hard_voxelize import hard_voxelize
 from perception3d.ops.segment_index import segment_index
+from perception3d.ops.segment_reduce import segment_reduce
+from perception3d.ops.set_attention import set_attention
 from perception3d.ops.set_partition import set_partition
+from perception3d.ops.voxel_grid import voxel_grid_size
+from perception3d.ops.voxelize import voxelize
 from perception3d.ops.window_partition import window_partition
 
-__all__ = ["segment_index", "set_partition", "window_partition"]
+__all__ = [
+    "hard_voxelize",
+    "segment_index",
+    "segment_reduce",
+    "set_attention",
+    "set_partition",
+    "voxel_grid_size",
+    "voxelize",
+    "window_partition",
+]

@@ -49,3 +49,10 @@ def fake_kernel(name: str) -> Callable[[Function], Function]:
     """Register the decorated function as the shape-only kernel of operator `name`."""
     register: Callable[[Function], Function] = torch.library.register_fake(f"perception3d::{name}")
     return register
+
+
+def register_gradient(
+    name: str, backward: Callable[..., object], save: Callable[..., object]
+) -> None:
+    """Register the gradient of operator `name`: what to save, and how to go back."""
+    torch.library.register_autograd(f"perception3d::{name}", backward, setup_context=save)
