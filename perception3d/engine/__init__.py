@@ -1,0 +1,1 @@
+"""mmengine glue.  Import the submodules: this front stays empty so that `--help` is quick."""

@@ -1,0 +1,79 @@
+"""Habits that all command-line programs share: options, errors, exit codes.
+
+Nothing heavy is imported here: torch and mmengine are loaded after the arguments are parsed, so
+that `--help` and a misspelt option answer at once.
+
+Exit codes: 0 done, 1 failure (one line on stderr), 2 wrong usage, 130 interrupted.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from perception3d.errors import UserError
+
+Main = Callable[[argparse.Namespace], None]
+
+
+def run(main: Main, parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> NoReturn:
+    """Parse the arguments, call `main`, and end the process with the right exit code.
+
+    A failure prints one line on stderr; `--debug` prints the traceback before it.
+
+    Args:
+        main: the program; gets the parsed arguments.
+        parser: its options; `--debug` is added.
+        argv: arguments, default those of the process.
+    """
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+    arguments = parser.parse_args(argv)
+    try:
+        main(arguments)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if arguments.debug:
+            import traceback
+
+            traceback.print_exc()
+        print(f"error: {_one_line(error)}", file=sys.stderr)  # noqa: T201  # this is the program's voice
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _one_line(error: Exception) -> str:
+    """Say what happened: our own errors as they are, any other with its type."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return text
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return f"no such file: {error.filename}; check the path"
+    return f"{type(error).__name__}: {text or 'no message'} (--debug shows where)"
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the config file and its overrides."""
+    parser.add_argument("config", help="config file (.py)")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change single settings, e.g. train_cfg.max_epochs=2 model.net.head.channels=32",
+    )
+
+
+def add_runtime(parser: argparse.ArgumentParser) -> None:
+    """Add where and how a program computes."""
+    parser.add_argument("--work-dir", help="results folder, default work_dirs/CONFIG_NAME")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N; default cuda where there is one")
+    parser.add_argument(
+        "--launcher",
+        choices=("none", "pytorch", "slurm"),
+        help="how processes were started; default: torchrun is noticed by its environment",
+    )
+    parser.add_argument("--seed", type=int, help="seed of weights, data order and augmentation")
+    parser.add_argument(
+        "--deterministic", action="store_true", help="same seed, same weights, bit for bit"
+    )

@@ -1,0 +1,7 @@
+"""Hooks: what happens between the steps of training."""
+
+from perception3d.engine.hooks.checkpoints import CheckpointHook
+from perception3d.engine.hooks.epochs import EpochHook, FadeHook, ScheduleHook
+from perception3d.engine.hooks.logs import LogHook
+
+__all__ = ["CheckpointHook", "EpochHook", "FadeHook", "LogHook", "ScheduleHook"]

@@ -1,0 +1,53 @@
+"""Evaluate a checkpoint: `tools/test.py CONFIG CHECKPOINT`.
+
+Paths on the command line are relative to the current folder; data_root in a config likewise.
+"""
+
+import argparse
+
+from perception3d.engine import cli
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the options."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    cli.add_config(options)
+    options.add_argument("checkpoint", help="checkpoint file; a folder with --eval-all")
+    cli.add_runtime(options)
+    options.add_argument(
+        "--eval-all", action="store_true", help="evaluate every epoch_N.pth of a work folder"
+    )
+    options.add_argument(
+        "--format-only", action="store_true", help="write the submission file, compute no metric"
+    )
+    options.add_argument("--out", metavar="DIR", help="folder for the submission file")
+    options.add_argument("--show-dir", metavar="DIR", help="draw detections as PNG (no window)")
+    options.add_argument(
+        "--show-max", type=int, default=20, metavar="N", help="frames to draw, default 20"
+    )
+    options.add_argument(
+        "--score-thr", type=float, default=0.3, help="draw boxes from this score on, default 0.3"
+    )
+    return options
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Test."""
+    from perception3d.engine.run import TestOptions, test
+
+    options = TestOptions(
+        checkpoint=arguments.checkpoint,
+        eval_all=arguments.eval_all,
+        format_only=arguments.format_only,
+        out=arguments.out,
+        show_dir=arguments.show_dir,
+        show_max=arguments.show_max,
+        score_threshold=arguments.score_thr,
+    )
+    test(arguments.config, arguments.cfg_options, cli.run_options(arguments), options)
+
+
+if __name__ == "__main__":
+    cli.run(main, parser())
