@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     """Test."""
-    from perception3d.engine.run import TestOptions, test
+    from perception3d.engine.run import TestOptions, evaluate
 
     options = TestOptions(
         checkpoint=arguments.checkpoint,
@@ -46,7 +46,7 @@ def main(arguments: argparse.Namespace) -> None:
         show_max=arguments.show_max,
         score_threshold=arguments.score_thr,
     )
-    test(arguments.config, arguments.cfg_options, cli.run_options(arguments), options)
+    evaluate(arguments.config, arguments.cfg_options, cli.run_options(arguments), options)
 
 
 if __name__ == "__main__":

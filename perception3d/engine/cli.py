@@ -7,10 +7,12 @@ Exit codes: 0 done, 1 failure (one line on stderr), 2 wrong usage, 130 interrupt
 """
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from perception3d.engine.options import RunOptions
 from perception3d.errors import UserError
 
 Main = Callable[[argparse.Namespace], None]
@@ -37,7 +39,7 @@ def run(main: Main, parser: argparse.ArgumentParser, argv: Sequence[str] | None 
             import traceback
 
             traceback.print_exc()
-        print(f"error: {_one_line(error)}", file=sys.stderr)  # noqa: T201  # this is the program's voice
+        sys.stderr.write(f"error: {_one_line(error)}\n")
         sys.exit(1)
     sys.exit(0)
 
@@ -77,3 +79,9 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deterministic", action="store_true", help="same seed, same weights, bit for bit"
     )
+
+
+def run_options(arguments: argparse.Namespace) -> RunOptions:
+    """Return the run options among the parsed arguments; absent ones keep their default."""
+    names = {field.name for field in dataclasses.fields(RunOptions)}
+    return RunOptions(**{k: v for k, v in vars(arguments).items() if k in names})

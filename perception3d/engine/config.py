@@ -139,7 +139,7 @@ def _plain(value: Any, key: str) -> Any:
         return type(value)(_plain(entry, key) for entry in value)
     if isinstance(value, LazyAttr | LazyObject):
         if key == "type":
-            return value.dump_str
+            return f"{value.module}.{value}"
         try:
             return value.build()
         except ImportError as error:

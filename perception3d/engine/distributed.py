@@ -1,5 +1,6 @@
 """Several processes: torchrun or slurm, nccl on CUDA, gloo on the CPU."""
 
+import inspect
 import os
 import subprocess
 from typing import Any
@@ -67,6 +68,9 @@ def start_processes(launcher: str, device: torch.device) -> None:
             f"--launcher {launcher}: {', '.join(missing)} not set; start with "
             f"torchrun --nproc_per_node=N tools/train.py ..."
         )
+    # torchrun sets the first; mmengine sets the second, with a warning
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("MKL_NUM_THREADS", "1")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -86,6 +90,16 @@ def rank() -> int:
 def world_size() -> int:
     """Number of processes, 1 when alone."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def mean_over_processes(values: list[float]) -> list[float]:
+    """Average numbers over all processes; every process must call it."""
+    if world_size() == 1:
+        return values
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    total = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return [float(value) / world_size() for value in total.cpu()]
 
 
 def _slurm_environment() -> None:
@@ -118,4 +132,8 @@ class DistributedModel(MMDistributedDataParallel):  # type: ignore[misc]  # mmen
 
     def __init__(self, model: nn.Module, device: torch.device, **options: Any) -> None:
         numbers = [device.index] if device.type == "cuda" else None
-        super().__init__(model, device_ids=numbers, broadcast_buffers=False, **options)
+        # torch renamed the argument and warns about the old name
+        accepted = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+        new = "forward_sync_buffers" in accepted
+        options["forward_sync_buffers" if new else "broadcast_buffers"] = False
+        super().__init__(model, device_ids=numbers, **options)

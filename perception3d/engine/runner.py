@@ -5,7 +5,6 @@ import itertools
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from perception3d.engine.config import fingerprint, plain, unknown
 from perception3d.engine.hooks import CheckpointHook, EpochHook, LogHook, ScheduleHook
 from perception3d.engine.loaders import build_loader
 from perception3d.engine.optim import Constant, build_optim
+from perception3d.engine.options import RunOptions
 from perception3d.engine.writers import ConsoleWriter, JsonLinesWriter, TensorBoardWriter, Writer
 from perception3d.errors import UserError
 from perception3d.layers.sync_batch_norm import synchronise_norms
@@ -71,6 +71,7 @@ class ExactRunner(Runner):  # type: ignore[misc]  # mmengine ships no types
         self.resume_from = resume_from
         self.sync_bn = sync_bn
         self.training = False
+        self.log_hook = LogHook([])
         self._has_loaded = False
         self._config_text: str | None = None
         super().__init__(model=model, **arguments)
@@ -210,35 +211,6 @@ def _on_cpu(value: Any) -> Any:
     return value.detach().cpu() if torch.is_tensor(value) else value
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """What the command line adds to a config; None leaves the config's choice.
-
-    Attributes:
-        work_dir: results folder; default work_dirs/CONFIG_NAME in the current folder.
-        device: "cpu", "cuda" or "cuda:N".
-        launcher: "none", "pytorch" or "slurm"; None: torchrun is noticed.
-        seed: seed of weights, order and augmentation.
-        deterministic: bit-equal results for equal seeds.
-        amp: "bf16" or "fp16".
-        resume: "auto" or a checkpoint file; "auto" without a checkpoint starts anew.
-        load_from: checkpoint whose weights training or testing starts from.
-        auto_scale_lr: multiply the learning rate by global batch / auto_scale_lr.base_batch_size.
-        quiet: nothing on the terminal.
-    """
-
-    work_dir: str | None = None
-    device: str | None = None
-    launcher: str | None = None
-    seed: int | None = None
-    deterministic: bool = False
-    amp: str | None = None
-    resume: str | None = None
-    load_from: str | None = None
-    auto_scale_lr: bool = False
-    quiet: bool = False
-
-
 def build_runner(config: Config, options: RunOptions, *, train: bool) -> ExactRunner:
     """Build the runner of a config, for training (with validation) or for testing.
 
@@ -294,7 +266,8 @@ def build_runner(config: Config, options: RunOptions, *, train: bool) -> ExactRu
         **arguments,
     )
     hooks += build(sections.get("custom_hooks", []), path="custom_hooks")
-    hooks.append(_log_hook(sections, work_dir, options.quiet))
+    runner.log_hook = _log_hook(sections, work_dir, options.quiet)
+    hooks.append(runner.log_hook)
     for hook in hooks:
         runner.register_hook(hook)
     return runner

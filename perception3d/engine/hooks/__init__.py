@@ -1,7 +1,8 @@
 """Hooks: what happens between the steps of training."""
 
 from perception3d.engine.hooks.checkpoints import CheckpointHook
+from perception3d.engine.hooks.drawing import DrawHook
 from perception3d.engine.hooks.epochs import EpochHook, FadeHook, ScheduleHook
 from perception3d.engine.hooks.logs import LogHook
 
-__all__ = ["CheckpointHook", "EpochHook", "FadeHook", "LogHook", "ScheduleHook"]
+__all__ = ["CheckpointHook", "DrawHook", "EpochHook", "FadeHook", "LogHook", "ScheduleHook"]

@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from torch import Tensor
 
 from perception3d import __version__
+from perception3d.engine.distributed import mean_over_processes
 from perception3d.engine.writers import Writer
 
 
@@ -39,6 +40,10 @@ class LogHook(Hook):  # type: ignore[misc]  # mmengine ships no types
     def _write(self, **record: Any) -> None:
         for writer in self.writers:
             writer.write(record)
+
+    def say(self, text: str) -> None:
+        """Write a line of text."""
+        self._write(event="text", text=text)
 
     def before_run(self, runner: Any) -> None:
         """Say what is about to run, and where."""
@@ -93,7 +98,8 @@ class LogHook(Hook):  # type: ignore[misc]  # mmengine ships no types
 
     def _record(self, runner: Any, step: int) -> None:
         now = time.perf_counter()
-        means = {name: float(value) / self._steps for name, value in self._sums.items()}
+        sums = mean_over_processes([float(value) for value in self._sums.values()])
+        means = {n: value / self._steps for n, value in zip(self._sums, sums, strict=True)}
         each = (now - self._start) / max(step - self._first_step, 1)
         self._write(
             event="train",

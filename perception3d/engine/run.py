@@ -1,0 +1,127 @@
+"""What tools/train.py and tools/test.py do."""
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from perception3d.engine import distributed
+from perception3d.engine.checkpoint_file import read_checkpoint
+from perception3d.engine.config import load_config
+from perception3d.engine.hooks.drawing import DrawHook
+from perception3d.engine.options import RunOptions, TestOptions
+from perception3d.engine.runner import build_runner
+from perception3d.errors import UserError
+
+
+def train(
+    config: str | Path,
+    config_options: Sequence[str] = (),
+    options: RunOptions | None = None,
+    dry_run: bool = False,
+) -> dict[str, float]:
+    """Train a model.
+
+    Args:
+        config: config file.
+        config_options: `KEY=VALUE` settings.
+        options: what the command line adds.
+        dry_run: build everything and compute the loss of one batch; nothing is stored.
+
+    Returns:
+        Seconds of each phase.
+    """
+    settings = load_config(config, config_options)
+    options = options or RunOptions()
+    try:
+        if dry_run:
+            with tempfile.TemporaryDirectory() as folder:
+                return _dry_run(settings, dataclasses.replace(options, work_dir=folder))
+        runner = build_runner(settings, options, train=True)
+        runner.train()
+        return runner.log_hook.seconds
+    finally:
+        distributed.stop_processes()
+
+
+def _dry_run(settings: Config, options: RunOptions) -> dict[str, float]:
+    import torch
+
+    runner = build_runner(settings, options, train=True)
+    loader = runner.train_dataloader
+    with torch.no_grad():
+        losses = runner.model(**next(iter(loader)), mode="loss")
+    total, entries = runner.bare_model.parse_losses(losses)  # type: ignore[operator]  # BaseModel
+    runner.log_hook.say(
+        f"dry run: {len(loader.dataset)} frames, {len(loader)} steps an epoch; "
+        + "  ".join(f"{name} {float(value):.4f}" for name, value in entries.items())
+    )
+    return {}
+
+
+def evaluate(
+    config: str | Path,
+    config_options: Sequence[str] = (),
+    options: RunOptions | None = None,
+    test_options: TestOptions | None = None,
+) -> dict[str, dict[str, float]]:
+    """Test the weights of one checkpoint, or of all checkpoints of a work folder.
+
+    Args:
+        config: config file.
+        config_options: `KEY=VALUE` settings.
+        options: what the command line adds.
+        test_options: checkpoint, submission file, pictures.
+
+    Returns:
+        Metrics per checkpoint name.
+    """
+    if test_options is None:
+        raise UserError("test: needs a checkpoint")
+    settings = load_config(config, config_options)
+    _set_output(settings, test_options)
+    results: dict[str, dict[str, float]] = {}
+    try:
+        for path in _checkpoints(test_options):
+            read_checkpoint(path)  # a wrong file is told before data are read
+            chosen = dataclasses.replace(options or RunOptions(), load_from=str(path))
+            runner = build_runner(settings, chosen, train=False)
+            if test_options.show_dir is not None:
+                runner.register_hook(
+                    DrawHook(
+                        test_options.show_dir, test_options.show_max, test_options.score_threshold
+                    )
+                )
+            results[path.name] = runner.test()
+    finally:
+        distributed.stop_processes()
+    return results
+
+
+def _checkpoints(options: TestOptions) -> list[Path]:
+    path = Path(options.checkpoint)
+    if not options.eval_all:
+        return [path]
+    found = [p for p in path.glob("epoch_*.pth") if p.stem.removeprefix("epoch_").isdigit()]
+    if not found:
+        raise UserError(f"--eval-all: no epoch_N.pth in {path}; give a work folder")
+    return sorted(found, key=lambda p: int(p.stem.removeprefix("epoch_")))
+
+
+def _set_output(settings: Config, options: TestOptions) -> None:
+    """Hand the submission options to the metrics of the test."""
+    if options.format_only and options.out is None:
+        raise UserError("--format-only needs --out DIR, the folder for the submission file")
+    changes: dict[str, Any] = {}
+    if options.format_only:
+        changes["format_only"] = True
+    if options.out is not None:
+        changes["out_dir"] = str(Path(options.out).absolute())
+    if changes:
+        evaluator = settings.get("test_evaluator")
+        if not isinstance(evaluator, dict):
+            raise UserError("--format-only and --out need a single metric in test_evaluator")
+        evaluator.update(changes)
