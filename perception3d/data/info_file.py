@@ -95,6 +95,10 @@ class InfoFile:
         """Class names that the annotations of this file use."""
         return tuple(self.header["classes"])
 
+    def tokens(self) -> list[str]:
+        """Return the tokens of all frames, in order; reads the whole file."""
+        return [self.record(index)["token"] for index in range(len(self))]
+
     def record(self, index: int) -> dict[str, Any]:
         """Return frame `index` as parsed JSON.
 

@@ -44,14 +44,14 @@ class Pipeline:
     """
 
     def __init__(self, steps: Sequence[Loader | Transform | Mapping[str, Any]]) -> None:
-        self.steps: list[Loader | Transform] = []
+        self.transforms: list[Loader | Transform] = []
         for step in steps:
             built = TRANSFORMS.build(dict(step)) if isinstance(step, Mapping) else step
             if not isinstance(built, Loader | Transform):
                 raise TypeError(
                     f"Pipeline: a step must be a Loader or a Transform, got {type(built).__name__}"
                 )
-            self.steps.append(built)
+            self.transforms.append(built)
 
     def __call__(self, frame: Frame, rng: np.random.Generator) -> Sample:
         """Load a frame and transform it."""
@@ -60,13 +60,13 @@ class Pipeline:
             points=torch.zeros((0, 5)),
             lidar_to_global=torch.from_numpy(frame.lidar_to_global.copy()),
         )
-        for step in self.steps:
+        for step in self.transforms:
             sample = step(sample, frame, rng) if isinstance(step, Loader) else step(sample, rng)
         return sample
 
     def apply(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Transform a sample that was loaded elsewhere; loaders are passed over."""
-        for step in self.steps:
+        for step in self.transforms:
             if isinstance(step, Transform):
                 sample = step(sample, rng)
         return sample

@@ -1,0 +1,122 @@
+"""The devkit's own evaluator, run on the tables."""
+
+import contextlib
+import functools
+import io
+import json
+import math
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perception3d.data.nuscenes_scene import CLASS_OF_CATEGORY
+from perception3d.data.nuscenes_splits import VERSION_OF_SPLIT, custom_splits
+from perception3d.errors import UserError
+from perception3d.metrics.detection import GlobalBoxes, evaluate_boxes
+from perception3d.metrics.nuscenes_results import validate_results
+
+if TYPE_CHECKING:
+    from nuscenes import NuScenes
+
+CONFIG = "detection_cvpr_2019"
+
+
+def load_tables(data_root: Path, version: str) -> "NuScenes":
+    """Return the devkit's NuScenes object; it is kept, since loading takes up to a minute.
+
+    Raises:
+        UserError: no such tables.
+    """
+    table = Path(data_root) / version / "sample.json"
+    if not table.is_file():
+        raise UserError(
+            f"no tables of version {version} under {data_root}: official figures need them; "
+            "check data_root, or evaluate with ground_truth='infos'"
+        )
+    return _tables(str(Path(data_root).resolve()), version, table.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=2)
+def _tables(data_root: str, version: str, modified: int) -> "NuScenes":
+    from nuscenes import NuScenes  # imports matplotlib and more, for seconds
+
+    return NuScenes(version=version, dataroot=data_root, verbose=False)
+
+
+def split_tokens(tables: "NuScenes", split: str) -> list[str]:
+    """Return the sample tokens of a split of the devkit or of `splits.json`.
+
+    Raises:
+        UserError: no such split.
+    """
+    if split in VERSION_OF_SPLIT:
+        from nuscenes.utils.splits import create_splits_scenes
+
+        scenes = create_splits_scenes()[split]
+    else:
+        custom = custom_splits(Path(tables.table_root))
+        if split not in custom:
+            raise UserError(
+                f"split {split} is neither predefined nor in {tables.table_root}/splits.json"
+            )
+        scenes = custom[split]
+    names = set(scenes)
+    scene_tokens = {scene["token"] for scene in tables.scene if scene["name"] in names}
+    return [row["token"] for row in tables.sample if row["scene_token"] in scene_tokens]
+
+
+def official_metrics(document: dict[str, Any], tables: "NuScenes", split: str) -> dict[str, Any]:
+    """Evaluate results with nuscenes.eval.detection.DetectionEval.
+
+    Args:
+        document: result document with every sample of the split.
+        tables: devkit object of `load_tables`.
+        split: predefined split or one of `splits.json`.
+
+    Returns:
+        What the devkit writes as metrics_summary.json (without time and settings); NaN is None.
+
+    Raises:
+        UserError: results that do not fit format or split, a split without annotations.
+    """
+    from nuscenes.eval.common.config import config_factory
+    from nuscenes.eval.detection.evaluate import DetectionEval
+
+    tokens = split_tokens(tables, split)
+    validate_results(document, tokens)
+    if not tables.sample_annotation:
+        raise UserError(
+            f"version {tables.version} has no annotations to evaluate against; "
+            "write the submission with --format-only --out DIR"
+        )
+    if not any(document["results"].values()) or not _has_objects(tables, set(tokens)):
+        # the devkit stops where one side has no box at all; its figures would be these
+        nothing = evaluate_boxes(GlobalBoxes.empty(), GlobalBoxes.empty())
+        return {key: plain(value) for key, value in nothing.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "results.json"
+        path.write_text(json.dumps(document))
+        with contextlib.redirect_stderr(io.StringIO()):  # the devkit's progress bar
+            evaluation = DetectionEval(
+                tables, config_factory(CONFIG), str(path), split, folder, verbose=False
+            )
+        metrics, _ = evaluation.evaluate()
+    summary = metrics.serialize()
+    del summary["cfg"], summary["eval_time"]
+    return {key: plain(value) for key, value in summary.items()}
+
+
+def _has_objects(tables: "NuScenes", tokens: set[str]) -> bool:
+    return any(
+        row["sample_token"] in tokens and row["category_name"] in CLASS_OF_CATEGORY
+        for row in tables.sample_annotation
+    )
+
+
+def plain(value: Mapping[Any, Any] | float) -> dict[str, Any] | float | None:
+    """Turn nested figures into JSON: dicts with string keys, Python floats, None for NaN."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    number = float(value)
+    return None if math.isnan(number) else number
