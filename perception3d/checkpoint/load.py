@@ -13,6 +13,8 @@ from perception3d.checkpoint.names import find_rule, official_prefix, our_prefix
 # Where known training frameworks keep the weights in their files.
 _WEIGHT_KEYS = ("model_state", "state_dict", "model")
 _LISTED = 5
+# BatchNorm's step counter: no part of the function, and some files are without it.
+_COUNTER = ".num_batches_tracked"
 
 
 class CheckpointError(ValueError):
@@ -25,7 +27,8 @@ class LoadReport:
 
     Attributes:
         matched: (official name, our name), loaded.
-        missing: our names that the official weights do not fill.
+        missing: our names that the official weights do not fill (step counters of BatchNorm do not
+            count).
         unexpected: official names that no rule knows or whose place the model lacks, or whose
             shape does not fit (the text then says so).
         ignored: official names that have no place here by rule, such as the step counter.
@@ -126,7 +129,9 @@ def load_official(
         _place(name, tensor, own, (system, part), plan)
     report = LoadReport(
         matched=tuple(plan.matched),
-        missing=tuple(name for name in own if name not in plan.copies),
+        missing=tuple(
+            name for name in own if name not in plan.copies and not name.endswith(_COUNTER)
+        ),
         unexpected=tuple(plan.unexpected),
         ignored=tuple(plan.ignored),
         reshaped=tuple(plan.reshaped),

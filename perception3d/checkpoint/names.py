@@ -42,9 +42,9 @@ _POOLING = r"backbone_3d\.stage_(\d+)_reduction"
 
 # Haiyang-W/DSVT: pcdet/models/backbones_3d/dsvt.py, dsvt_input_layer.py
 _DSVT_BACKBONE = (
-    NameRule(rf"{_POSITION}\.0\.(.+)", r"backbone.stages.\1.positions.\2.\3.linear1.\4"),
-    NameRule(rf"{_POSITION}\.1\.(.+)", r"backbone.stages.\1.positions.\2.\3.norm.\4"),
-    NameRule(rf"{_POSITION}\.3\.(.+)", r"backbone.stages.\1.positions.\2.\3.linear2.\4"),
+    NameRule(rf"{_POSITION}\.0\.(.+)", r"backbone.stages.\1.blocks.\2.positions.\3.linear1.\4"),
+    NameRule(rf"{_POSITION}\.1\.(.+)", r"backbone.stages.\1.blocks.\2.positions.\3.norm.\4"),
+    NameRule(rf"{_POSITION}\.3\.(.+)", r"backbone.stages.\1.blocks.\2.positions.\3.linear2.\4"),
     NameRule(
         rf"{_LAYER}\.win_attn\.self_attn\.in_proj_(weight|bias)",
         rf"{_OUR_LAYER}.inner.attention.qkv.\4",
@@ -57,7 +57,8 @@ _DSVT_BACKBONE = (
     ),
     NameRule(rf"{_LAYER}\.norm\.(.+)", rf"{_OUR_LAYER}.norm.\4"),
     NameRule(
-        r"backbone_3d\.residual_norm_stage_(\d+)\.(\d+)\.(.+)", r"backbone.stages.\1.norms.\2.\3"
+        r"backbone_3d\.residual_norm_stage_(\d+)\.(\d+)\.(.+)",
+        r"backbone.stages.\1.blocks.\2.norm.\3",
     ),
     NameRule(rf"{_POOLING}\.pos_embedding", r"backbone.stages.\1.pooling.position"),
     NameRule(

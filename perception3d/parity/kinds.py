@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from perception3d.parity import dsvt, encoder, partition
 from perception3d.parity.case import Array, Case, CaseError
 
 Replay = Callable[[Case, torch.device], Mapping[str, object]]
@@ -32,12 +33,17 @@ class Kind:
 
 # Kinds that mean the same in every system.
 KINDS: dict[str, Kind] = {
+    "set_partition": Kind(partition.replay_set_partition),
+    "encoder_layer": Kind(dsvt.replay_encoder_layer),
+    "voxel_encoder": Kind(encoder.replay_voxel_encoder),
     "detection_results": Kind(None),
     "detection_ground_truth": Kind(None),
 }
 
 # Kinds whose network depends on the system.
-SYSTEM_KINDS: dict[tuple[str, str], Kind] = {}
+SYSTEM_KINDS: dict[tuple[str, str], Kind] = {
+    ("dsvt", "backbone"): Kind(dsvt.replay_backbone),
+}
 
 
 def find_kind(case: Case) -> Kind:

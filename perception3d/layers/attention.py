@@ -1,0 +1,141 @@
+"""Set attention: every voxel attends to the voxels of its set."""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from perception3d.ops.set_attention import set_attention
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
+
+
+class SetAttention(nn.Module):
+    """Multi-head softmax attention inside sets; the position counts for query and key only.
+
+    Queries, keys and values are projected once per voxel, not once per slot.
+
+    Args:
+        channels: width C, a multiple of `heads`.
+        heads: attention heads H.
+
+    Raises:
+        ValueError: C is no multiple of H.
+    """
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(
+                f"SetAttention: channels must be a multiple of heads, got {channels} and {heads}"
+            )
+        self.heads = heads
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
+        # The initial state of nn.MultiheadAttention.
+        nn.init.xavier_uniform_(self.qkv.weight)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(
+        self,
+        features: Tensor,
+        position: Tensor,
+        voxel_of_slot: Tensor,
+        repeated: Tensor,
+        slot_of_voxel: Tensor,
+    ) -> Tensor:
+        """Attend.
+
+        Args:
+            features: (N, C).
+            position: (N, C) embedding.
+            voxel_of_slot: (sets, S) int64, of one sort order of a SetPartition.
+            repeated: (sets, S) bool, slots that are no key.
+            slot_of_voxel: (N,) int64.
+
+        Returns:
+            (N, C).
+        """
+        count, channels = features.shape
+        split = 2 * channels
+        placed = features + position.to(features.dtype)
+        query_key = F.linear(placed, self.qkv.weight[:split], self.qkv.bias[:split])
+        value = F.linear(features, self.qkv.weight[split:], self.qkv.bias[split:])
+        query, key = query_key.view(count, 2, self.heads, channels // self.heads).unbind(1)
+        value = value.view(count, self.heads, channels // self.heads)
+        mixed = set_attention(query, key, value, voxel_of_slot, repeated, slot_of_voxel)
+        result: Tensor = self.out(mixed.reshape(count, channels))
+        return result
+
+
+class SetTransformer(nn.Module):
+    """Set attention and feed-forward network, each with residual and LayerNorm (post-norm).
+
+    Args:
+        channels: width C.
+        heads: attention heads.
+        feedforward: hidden width of the feed-forward network.
+        activation: "gelu" (exact erf form) or "relu".
+
+    Raises:
+        ValueError: unknown activation, or channels no multiple of heads.
+    """
+
+    def __init__(
+        self, channels: int, heads: int, feedforward: int, activation: str = "gelu"
+    ) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"SetTransformer: activation must be one of {sorted(ACTIVATIONS)}, "
+                f"got {activation!r}"
+            )
+        self.activation = ACTIVATIONS[activation]
+        self.attention = SetAttention(channels, heads)
+        self.linear1 = nn.Linear(channels, feedforward)
+        self.linear2 = nn.Linear(feedforward, channels)
+        self.norm1 = nn.LayerNorm(channels)
+        self.norm2 = nn.LayerNorm(channels)
+
+    def forward(
+        self,
+        features: Tensor,
+        position: Tensor,
+        voxel_of_slot: Tensor,
+        repeated: Tensor,
+        slot_of_voxel: Tensor,
+    ) -> Tensor:
+        """Transform (N, C) features; arguments as `SetAttention.forward`."""
+        mixed = self.attention(features, position, voxel_of_slot, repeated, slot_of_voxel)
+        attended: Tensor = self.norm1(features + mixed)
+        hidden = self.activation(self.linear1(attended))
+        result: Tensor = self.norm2(attended + self.linear2(hidden))
+        return result
+
+
+class SetEncoderLayer(nn.Module):
+    """A SetTransformer inside a second residual and LayerNorm (DSVT_EncoderLayer).
+
+    Args: as `SetTransformer`.
+    """
+
+    def __init__(
+        self, channels: int, heads: int, feedforward: int, activation: str = "gelu"
+    ) -> None:
+        super().__init__()
+        self.inner = SetTransformer(channels, heads, feedforward, activation)
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(
+        self,
+        features: Tensor,
+        position: Tensor,
+        voxel_of_slot: Tensor,
+        repeated: Tensor,
+        slot_of_voxel: Tensor,
+    ) -> Tensor:
+        """Transform (N, C) features; arguments as `SetAttention.forward`."""
+        inner = self.inner(features, position, voxel_of_slot, repeated, slot_of_voxel)
+        result: Tensor = self.norm(inner + features)
+        return result
