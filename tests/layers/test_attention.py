@@ -1,0 +1,68 @@
+"""Set attention layers against torch's own attention."""
+
+import pytest
+import torch
+from torch import nn
+
+from perception3d.layers import SetAttention, SetEncoderLayer
+from perception3d.ops.set_partition import set_partition
+
+
+def one_window_tables(count: int, set_size: int) -> tuple[torch.Tensor, ...]:
+    """Sets of one window that is a column of cells; y-major order."""
+    cells = torch.zeros(count, 3, dtype=torch.int32)
+    cells[:, 2] = torch.randperm(count).int()
+    offsets = torch.tensor([0, count]) if count else torch.zeros(1, dtype=torch.int64)
+    tables = set_partition(cells, torch.arange(count), offsets, set_size)
+    return tuple(table[0] for table in tables)
+
+
+def torch_attention(layer: SetAttention, features, position, voxel_of_slot, repeated):
+    """nn.MultiheadAttention per set with the same weights, then the first copy of each voxel."""
+    plain = nn.MultiheadAttention(features.shape[1], layer.heads, batch_first=True)
+    plain = plain.to(features.dtype)
+    with torch.no_grad():
+        plain.in_proj_weight.copy_(layer.qkv.weight)
+        plain.in_proj_bias.copy_(layer.qkv.bias)
+        plain.out_proj.load_state_dict(layer.out.state_dict())
+    query = (features + position)[voxel_of_slot]
+    mixed, _ = plain(query, query, features[voxel_of_slot], key_padding_mask=repeated)
+    result = torch.full_like(features, float("nan"))
+    result[voxel_of_slot[~repeated]] = mixed[~repeated]
+    return result
+
+
+@pytest.mark.parametrize(("count", "set_size"), [(1, 4), (5, 4), (8, 4), (23, 6)])
+def test_equals_multi_head_attention_per_set(count: int, set_size: int):
+    torch.manual_seed(count)
+    layer = SetAttention(12, 3).double()
+    nn.init.normal_(layer.qkv.bias)
+    features, position = torch.randn(2, count, 12, dtype=torch.float64)
+    tables = one_window_tables(count, set_size)
+    expected = torch_attention(layer, features, position, *tables[:2])
+    torch.testing.assert_close(layer(features, position, *tables), expected)
+
+
+def test_initial_state_is_that_of_multi_head_attention():
+    layer = SetAttention(16, 2)
+    assert layer.qkv.bias.abs().max() == 0
+    assert layer.out.bias.abs().max() == 0
+    bound = (6 / (16 + 48)) ** 0.5
+    assert 0.9 * bound < layer.qkv.weight.abs().max() <= bound
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+def test_encoder_layer_takes_no_voxels(activation: str):
+    layer = SetEncoderLayer(8, 2, 16, activation)
+    features = torch.randn(0, 8, requires_grad=True)
+    result = layer(features, torch.randn(0, 8), *one_window_tables(0, 4))
+    assert result.shape == (0, 8)
+    result.sum().backward()
+    assert layer.inner.attention.qkv.weight.grad is not None
+
+
+def test_wrong_settings_are_named():
+    with pytest.raises(ValueError, match="channels must be a multiple of heads, got 10 and 4"):
+        SetAttention(10, 4)
+    with pytest.raises(ValueError, match="activation must be one of"):
+        SetEncoderLayer(8, 2, 16, "swish")
