@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from perception3d.checkpoint.names import find_rule, official_prefix, our_prefix
+from perception3d.errors import UserError
 
 # Where known training frameworks keep the weights in their files.
 _WEIGHT_KEYS = ("model_state", "state_dict", "model")
@@ -17,7 +18,7 @@ _LISTED = 5
 _COUNTER = ".num_batches_tracked"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A file is no checkpoint, or its tensors do not fit the model."""
 
 

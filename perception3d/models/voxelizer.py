@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from perception3d.ops.voxel_grid import voxel_grid_size
 from perception3d.ops.voxelize import voxelize
 from perception3d.structures import Batch, PointVoxels
 
@@ -71,30 +72,18 @@ def grid_size(
         point_cloud_range: low and high corner, m.
 
     Raises:
-        ValueError: wrong lengths, sizes that are not positive, or a range that is no whole number
-            of voxels on some axis (to 1 % of a voxel).
+        ValueError: as voxel_grid_size, or a range that is no whole number of voxels on some axis
+            (to 1 % of a voxel): points near its upper border would fall outside the grid.
     """
-    if len(voxel_size) != 3 or len(point_cloud_range) != 6:
-        raise ValueError(
-            "Voxelizer: voxel_size must be (x, y, z) and point_cloud_range (x, y, z, x, y, z), "
-            f"got {voxel_size} and {point_cloud_range}"
-        )
-    counts = []
-    for axis, size in enumerate(voxel_size):
+    cells = voxel_grid_size(voxel_size, point_cloud_range, owner="Voxelizer")
+    for axis, (size, count) in enumerate(zip(voxel_size, cells, strict=True)):
         extent = point_cloud_range[axis + 3] - point_cloud_range[axis]
-        if not size > 0 or not extent > 0:
+        if abs(extent / size - count) > 0.01:
             raise ValueError(
-                "Voxelizer: voxel_size must be positive and point_cloud_range low < high, "
-                f"got {voxel_size} and {point_cloud_range}"
-            )
-        count = round(extent / size)
-        if count < 1 or abs(extent / size - count) > 0.01:
-            raise ValueError(
-                f"Voxelizer: point_cloud_range must hold a whole number of voxels, but axis "
+                "Voxelizer: point_cloud_range must hold a whole number of voxels, but axis "
                 f"{'xyz'[axis]} has {extent:g} m / {size:g} m = {extent / size:.3f}"
             )
-        counts.append(count)
-    return counts[0], counts[1], counts[2]
+    return cells
 
 
 def cell_centers(

@@ -67,10 +67,10 @@ def test_centers_round_like_the_original():
 @pytest.mark.parametrize(
     ("size", "bounds", "message"),
     [
-        ((0.3, 0.3), RANGE, "voxel_size must be .x, y, z."),
-        ((0.3, 0.3, 8.0), RANGE[:4], "point_cloud_range .x, y, z, x, y, z."),
-        ((0.3, -0.3, 8.0), RANGE, "must be positive"),
-        ((0.3, 0.3, 8.0), (1, 0, 0, 0, 1, 1), "low < high"),
+        ((0.3, 0.3), RANGE, "voxel_size must be three sizes"),
+        ((0.3, 0.3, 8.0), RANGE[:4], "point_cloud_range must be"),
+        ((0.3, -0.3, 8.0), RANGE, "three sizes > 0 m"),
+        ((0.3, 0.3, 8.0), (1, 0, 0, 0, 1, 1), "1 to 16777216 cells per axis"),
         ((0.31, 0.3, 8.0), RANGE, "whole number of voxels, but axis x has 108 m / 0.31 m"),
     ],
 )
