@@ -120,9 +120,6 @@ class DSVT(nn.Module):
         activation: "gelu" or "relu".
         reduction: pooling between stages, "attention", "maxpool" or "linear".
         pooling_heads: heads of the attention pooling; published weights have 8.
-        official_frozen: keep the query, key and value projections and the position table of the
-            pooling out of the optimiser, as the published trainings did by accident
-            (open-mmlab/OpenPCDet, issue 960); see `frozen_parameters`.
         checkpoint: recompute blocks in the backward pass to save memory.
         flat_output: demand that the last stage has one cell in z, as a BEV neck needs.
 
@@ -144,7 +141,6 @@ class DSVT(nn.Module):
         activation: str = "gelu",
         reduction: str = "attention",
         pooling_heads: int = 8,
-        official_frozen: bool = False,
         checkpoint: bool = False,
         flat_output: bool = True,
     ) -> None:
@@ -160,7 +156,6 @@ class DSVT(nn.Module):
         widths = _widths(channels, len(stages), reduction)
         self.grid_size = grids[0]
         self.in_channels, self.out_channels = widths[0], widths[-1]
-        self.official_frozen = official_frozen
         self.checkpoint = checkpoint
         self.stages = nn.ModuleList()
         block_number = count()  # over all stages
@@ -213,14 +208,13 @@ class DSVT(nn.Module):
         return voxels
 
     def frozen_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield what an optimiser must leave out under `official_frozen`, else nothing.
+        """Yield what the published trainings never updated, by accident of their optimiser.
 
-        These parameters still receive gradients and count in the norm that clips gradients, as
-        they did in the published trainings; so they keep requires_grad=True and whoever builds
-        the optimiser leaves them out.
+        These are the query, key and value projections and the position table of the pooling
+        (open-mmlab/OpenPCDet, issue 960).  They did receive gradients and counted in the norm that
+        clips gradients, so they keep requires_grad=True: the optimiser setting `official_frozen`
+        leaves them out.  By default everything is trained.
         """
-        if not self.official_frozen:
-            return
         for module in self.modules():
             if isinstance(module, SetAttention | AttentionPooling):
                 yield from module.qkv.parameters()
