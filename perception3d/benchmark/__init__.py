@@ -1,0 +1,1 @@
+"""Measures operators against their peers: same process, same inputs, alternating."""

@@ -1,0 +1,1 @@
+"""How others do the same work, written from descriptions, as opponents of the benchmark."""
