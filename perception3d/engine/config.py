@@ -109,8 +109,8 @@ def _check_option_key(config: Config, key: str) -> None:
             node = {}  # a section that the file leaves at its default
         elif isinstance(node, dict | Config):
             raise UserError(f"--cfg-options {key}: {unknown(part, list(node), 'key')}")
-        else:
-            raise UserError(f"--cfg-options {key}: nothing below {part}; it is a plain value")
+        if not isinstance(node, dict | Config | list | tuple):
+            raise UserError(f"--cfg-options {key}: {part} is a plain value, nothing lies below it")
 
 
 def unknown(name: str, known: Sequence[str], noun: str) -> str:

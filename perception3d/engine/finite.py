@@ -37,7 +37,7 @@ def check_losses(
     if bool(torch.isfinite(total)):
         return
     bad = [name for name, value in losses.items() if not bool(torch.isfinite(value).all())]
-    where = [f"loss {bad[0] if bad else 'sum'} is {float(total)}"]
+    where = [f"loss {bad[0] if bad else 'sum'} is {float(total.detach())}"]
     weight = first_non_finite(net.named_parameters())
     if weight is not None:
         where.append(f"parameter {weight} is not finite")

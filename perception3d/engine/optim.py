@@ -134,16 +134,19 @@ class TrainingOptim(OptimWrapper):  # type: ignore[misc]  # mmengine ships no ty
         """
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        parameters = [parameter for _, parameter in self.named_parameters]
-        limit = math.inf if self.max_norm is None else self.max_norm
-        self.grad_norm = nn.utils.clip_grad_norm_(parameters, limit)
-        if self.scaler is not None:
+        parameters = [p for _, p in self.named_parameters if p.grad is not None]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        self.grad_norm = nn.utils.get_total_norm(gradients)
+        if self.finite_check and self.scaler is None:
+            # before clipping, which spreads one NaN over all gradients
+            check_gradients(self.named_parameters, self.grad_norm)
+        if self.max_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.max_norm, self.grad_norm)
+        if self.scaler is None:
+            self.optimizer.step(**options)
+        else:
             self.scaler.step(self.optimizer, **options)
             self.scaler.update()
-            return
-        if self.finite_check:
-            check_gradients(self.named_parameters, self.grad_norm)
-        self.optimizer.step(**options)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the optimiser's state and the loss scale."""

@@ -136,9 +136,12 @@ class ExactRunner(Runner):  # type: ignore[misc]  # mmengine ships no types
         the last validation.
         """
         self.training = True
-        if self.resume_from is None and self.rank == 0:
-            # A new run must not be continued from the checkpoints of an older one.
-            (Path(self.work_dir) / POINTER).unlink(missing_ok=True)
+        if self.rank == 0:
+            for rest in Path(self.work_dir).glob(".*.tmp"):  # of a killed write
+                rest.unlink()
+            if self.resume_from is None:
+                # A new run must not be continued from the checkpoints of an older one.
+                (Path(self.work_dir) / POINTER).unlink(missing_ok=True)
         over = self.resume_from is not None and self.resume_from[1]["epoch"] >= self.max_epochs
         model: nn.Module = super().train()
         if over and self.val_loop is not None:
@@ -161,6 +164,9 @@ class ExactRunner(Runner):  # type: ignore[misc]  # mmengine ships no types
             self.optim_wrapper.load_state_dict(state["optimizer"])
         except (ValueError, KeyError) as error:
             raise UserError(f"{path}: its optimiser state does not fit: {error}") from error
+        if state["config_hash"] != self.config_hash:
+            self.log_hook.say(f"the config has changed since {path.name} was stored")
+        self.log_hook.say(f"continue {path} after epoch {state['epoch']}")
         self.train_loop._epoch = state["epoch"]
         self.train_loop._iter = state["epoch"] * len(self.train_dataloader)
 

@@ -5,7 +5,9 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
-from perception3d.engine.checkpoint_file import point_to
+from perception3d.engine.checkpoint_file import point_to, read_checkpoint
+
+BEST = "best.pth"
 
 
 class CheckpointHook(Hook):  # type: ignore[misc]  # mmengine ships no types
@@ -30,6 +32,17 @@ class CheckpointHook(Hook):  # type: ignore[misc]  # mmengine ships no types
         self.keep = keep
         self.best = best
         self.best_score: float | None = None
+
+    def before_train(self, runner: Any) -> None:
+        """Go on with the best score of the run that is continued."""
+        path = Path(runner.work_dir) / BEST
+        if self.best is None or runner.resume_from is None:
+            return
+        self.best_score = runner.resume_from[1].get("best_score")
+        if path.is_file():  # written after the checkpoint, before the interruption
+            score = read_checkpoint(path).get("best_score")
+            known = [s for s in (score, self.best_score) if s is not None]
+            self.best_score = max(known) if known else None
 
     def after_train_epoch(self, runner: Any) -> None:
         """Store the state, note it as the last, remove what is too old."""
@@ -66,7 +79,7 @@ class CheckpointHook(Hook):  # type: ignore[misc]  # mmengine ships no types
         score = float(next(iter(found.values())))
         if self.best_score is None or score > self.best_score:
             self.best_score = score
-            runner.save_weights("best.pth", epoch=runner.epoch, score=score)
+            runner.save_weights(BEST, epoch=runner.epoch, score=score)
 
 
 def _epoch_of(path: Path) -> int:
