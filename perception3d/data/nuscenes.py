@@ -1,12 +1,14 @@
 """nuScenes info files as an mmengine data set of Samples."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.dataset import BaseDataset
+from numpy.typing import NDArray
 
 from perception3d.data.epoch import EpochClock
 from perception3d.data.frame import Frame, frame_from_record
@@ -60,6 +62,7 @@ class NuScenesDataset(BaseDataset):  # type: ignore[misc]  # mmengine ships no t
             data_root=str(data_root),
             data_prefix={},
             indices=indices,
+            serialize_data=False,  # a line number a frame: nothing to save
             test_mode=test_mode,
         )
         self._metainfo.update(  # not through the constructor: it opens strings that name files
@@ -86,8 +89,10 @@ class NuScenesDataset(BaseDataset):  # type: ignore[misc]  # mmengine ships no t
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Return the line number of each frame that takes part."""
-        keep = self._has_boxes if self.filter_empty else lambda line: True
-        return [{"line": line} for line in range(len(self.info)) if keep(line)]
+        lines: Iterable[int] = range(len(self.info))
+        if self.filter_empty:
+            lines = np.nonzero(self._shown.any(axis=1))[0].tolist()
+        return [{"line": line} for line in lines]
 
     def frame(self, index: int) -> Frame:
         """Return what the info file says about a frame."""
@@ -109,26 +114,28 @@ class NuScenesDataset(BaseDataset):  # type: ignore[misc]  # mmengine ships no t
 
     def class_names(self, index: int) -> set[str]:
         """Return the classes with an annotated box that holds a point, in one frame."""
-        return self._class_names(self.get_data_info(index)["line"])
+        return {self.classes[label] for label in self.get_cat_ids(index)}
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """Return the labels of one frame, for mmengine's wrappers."""
-        return sorted(self.classes.index(name) for name in self.class_names(idx))
+        shown = self._shown[self.get_data_info(idx)["line"]]
+        return [int(label) for label in np.nonzero(shown)[0]]
 
-    def _class_names(self, line: int) -> set[str]:
-        columns = self.info.record(line)["annotations"]
-        if columns is None:
-            return set()
-        points = zip(columns["num_lidar_pts"], columns["num_radar_pts"], strict=True)
-        seen = {
-            name
-            for name, (lidar, radar) in zip(columns["names"], points, strict=True)
-            if lidar + radar
-        }
-        return seen & set(self.classes)
-
-    def _has_boxes(self, line: int) -> bool:
-        return bool(self._class_names(line))
+    @cached_property
+    def _shown(self) -> NDArray[np.bool_]:
+        """Say per line and class whether a box with a point is there; reads the whole file."""
+        label_of_name = {name: label for label, name in enumerate(self.classes)}
+        shown = np.zeros((len(self.info), len(self.classes)), dtype=bool)
+        for line in range(len(self.info)):
+            columns = self.info.record(line)["annotations"]
+            if columns is None:
+                continue
+            for name, lidar, radar in zip(
+                columns["names"], columns["num_lidar_pts"], columns["num_radar_pts"], strict=True
+            ):
+                if name in label_of_name and lidar + radar:
+                    shown[line, label_of_name[name]] = True
+        return shown
 
     def _check_classes(self, classes: Sequence[str] | None) -> tuple[str, ...]:
         known = self.info.classes
