@@ -16,7 +16,8 @@ class Voxelizer(nn.Module):
 
     Args:
         voxel_size: size of a voxel (x, y, z), m.
-        point_cloud_range: (x, y, z, x, y, z) low and high corner, m; a whole number of voxels.
+        point_cloud_range: (x, y, z, x, y, z) low and high corner, m; the grid has
+            round((high - low) / size) cells per axis.
         check_z: False takes points at any height into z cell 0, as the original pillar encoder.
 
     Raises:
@@ -33,7 +34,7 @@ class Voxelizer(nn.Module):
         self.voxel_size = tuple(float(size) for size in voxel_size)
         self.point_cloud_range = tuple(float(bound) for bound in point_cloud_range)
         self.check_z = check_z
-        self.grid_size = grid_size(self.voxel_size, self.point_cloud_range)
+        self.grid_size = voxel_grid_size(self.voxel_size, self.point_cloud_range, owner="Voxelizer")
         if not check_z and self.grid_size[2] != 1:
             raise ValueError(
                 f"Voxelizer: check_z=False needs a grid of one cell in z, got {self.grid_size[2]}"
@@ -60,30 +61,6 @@ class Voxelizer(nn.Module):
     def extra_repr(self) -> str:
         """Describe the grid."""
         return f"voxel_size={self.voxel_size}, grid_size={self.grid_size}, check_z={self.check_z}"
-
-
-def grid_size(
-    voxel_size: tuple[float, ...], point_cloud_range: tuple[float, ...]
-) -> tuple[int, int, int]:
-    """Return the number of voxels (x, y, z) that fill a range.
-
-    Args:
-        voxel_size: (x, y, z), m.
-        point_cloud_range: low and high corner, m.
-
-    Raises:
-        ValueError: as voxel_grid_size, or a range that is no whole number of voxels on some axis
-            (to 1 % of a voxel): points near its upper border would fall outside the grid.
-    """
-    cells = voxel_grid_size(voxel_size, point_cloud_range, owner="Voxelizer")
-    for axis, (size, count) in enumerate(zip(voxel_size, cells, strict=True)):
-        extent = point_cloud_range[axis + 3] - point_cloud_range[axis]
-        if abs(extent / size - count) > 0.01:
-            raise ValueError(
-                "Voxelizer: point_cloud_range must hold a whole number of voxels, but axis "
-                f"{'xyz'[axis]} has {extent:g} m / {size:g} m = {extent / size:.3f}"
-            )
-    return cells
 
 
 def cell_centers(

@@ -1,5 +1,7 @@
 """DSVT as a whole: what must not change its result, and what it refuses."""
 
+import copy
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -280,3 +282,29 @@ def test_cuda_equals_cpu(build):
     result = model.cuda()(moved)
     assert torch.equal(result.coords.cpu(), expected.coords)
     assert_close(result.features.cpu(), expected.features, atol=1e-4, rtol=1e-4)
+
+
+@MODELS
+def test_mixed_precision_stays_near(build):
+    model = build().eval()
+    voxels = random_voxels(model, 100)
+    expected = model(voxels).features
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = model(voxels).features
+        (result.float() * expected.detach().cos()).sum().backward()
+    assert_close(result.float(), expected, atol=0.15, rtol=0)
+    assert all(parameter.grad.dtype == torch.float32 for parameter in model.parameters())
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+@MODELS
+def test_weights_survive_saving(build, tmp_path):
+    model, other = build().eval(), build()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1)
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    other.load_state_dict(torch.load(tmp_path / "weights.pth", weights_only=True))
+    voxels = random_voxels(model, 60)
+    assert torch.equal(other.eval()(voxels).features, model(voxels).features)
+    assert torch.equal(copy.deepcopy(model)(voxels).features, model(voxels).features)

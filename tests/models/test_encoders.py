@@ -154,3 +154,12 @@ def test_wrong_points_are_refused():
     points = random_points(20)
     with pytest.raises(ValueError, match=r"points must be \(20, 5\) .* got \(20, 4\)"):
         encoder()(points[:, :4], voxels_of(points))
+
+
+def test_mixed_precision_stays_near():
+    model, points = encoder().eval(), random_points(200)
+    voxels = voxels_of(points)
+    expected = model(points, voxels).features
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = model(points, voxels).features
+    assert_close(result.float(), expected, atol=0.05, rtol=0.05)

@@ -15,6 +15,7 @@ from perception3d.models.backbones.dsvt_stage import (
     Cells,
     DSVTStage,
     check_choice,
+    check_partition,
     check_stages,
 )
 from perception3d.structures import SetPartition, SparseVoxels, WindowSpec
@@ -161,6 +162,8 @@ class DSVT(nn.Module):
         block_number = count()  # over all stages
         for number, (stage, width) in enumerate(zip(stages, widths, strict=True)):
             partitions = stage.partitions(grids[number], hybrid_factor)
+            for spec in partitions:
+                check_partition(spec, grids[number])
             blocks = [
                 DSVTBlock(
                     partitions[own],

@@ -53,10 +53,6 @@ class DSVTStage:
         """Return the two partitions of this stage on a grid (x, y, z) as window specs (z, y, x).
 
         Where a window spans the grid in z, it is not shifted in z.
-
-        Raises:
-            ValueError: a window of one cell in z on a grid of several or the reverse, or a shift
-                beyond the window.
         """
         width, height, _ = self.window
         shifts = self.shifts or ((0, 0, 0), (width // 2, height // 2, 0))
@@ -69,16 +65,26 @@ class DSVTStage:
 
 
 def _partition(window: Cells, scale: Cells, shift: Cells, grid: Cells) -> WindowSpec:
-    size = tuple(cells * factor for cells, factor in zip(window, scale, strict=True))
-    if (grid[2] > 1) != (size[2] > 1):
+    x, y, z = (cells * factor for cells, factor in zip(window, scale, strict=True))
+    return WindowSpec((z, y, x), (0 if grid[2] == z else shift[2], shift[1], shift[0]))
+
+
+def check_partition(spec: WindowSpec, grid: Cells) -> None:
+    """Check that a network can work on a partition of a grid (x, y, z).
+
+    Raises:
+        ValueError: a window of one cell in z on a grid of several or the reverse (the position
+            embedding of such a stage has another width), or a shift beyond the window.
+    """
+    if (grid[2] > 1) != (spec.size[0] > 1):
         raise ValueError(
-            f"DSVT: a window of {size[2]} cells in z does not go with a grid of {grid[2]}; "
+            f"DSVT: a window of {spec.size[0]} cells in z does not go with a grid of {grid[2]}; "
             "both must be 1 or both above 1"
         )
-    shift_z = 0 if grid[2] == size[2] else shift[2]
-    if any(abs(step) > cells for step, cells in zip((*shift[:2], shift_z), size, strict=True)):
-        raise ValueError(f"DSVT: a shift must not exceed its window, got {shift} for {size}")
-    return WindowSpec((size[2], size[1], size[0]), (shift_z, shift[1], shift[0]))
+    if any(abs(step) > cells for step, cells in zip(spec.shift, spec.size, strict=True)):
+        raise ValueError(
+            f"DSVT: a shift must not exceed its window, got {spec.shift} for {spec.size} (z, y, x)"
+        )
 
 
 def stage_grids(grid: Cells, strides: Sequence[Cells]) -> list[Cells]:
