@@ -21,13 +21,13 @@ def check_tensor(
     shape: tuple[int | str, ...],
     dtypes: tuple[torch.dtype, ...],
 ) -> None:
-    """Raise unless `value` is a tensor of the given shape (letters stand for any size) and dtype.
+    """Raise unless `value` is a tensor of the given shape and dtype.
 
     Args:
         owner: class or operator named at the start of the message.
         name: argument named in the message.
         value: what the caller passed.
-        shape: expected sizes; a string such as "N" accepts any size.
+        shape: expected sizes; a letter such as "N" accepts any size, ">=3" any from 3 on.
         dtypes: accepted dtypes.
 
     Raises:
@@ -39,10 +39,16 @@ def check_tensor(
     if not isinstance(value, Tensor) or value.dtype not in dtypes:
         raise TypeError(f"{owner}: {name} must be {wanted} {kinds}, got {describe(value)}")
     fits = value.ndim == len(shape) and all(
-        isinstance(want, str) or want == got for want, got in zip(shape, value.shape, strict=True)
+        _size_fits(want, got) for want, got in zip(shape, value.shape, strict=True)
     )
     if not fits:
         raise ValueError(f"{owner}: {name} must be {wanted} {kinds}, got {describe(value)}")
+
+
+def _size_fits(want: int | str, got: int) -> bool:
+    if isinstance(want, str):
+        return not want.startswith(">=") or got >= int(want.removeprefix(">="))
+    return want == got
 
 
 def check_same_device(owner: str, **tensors: Tensor) -> None:

@@ -49,8 +49,9 @@ STABLE_TORCH_LIBRARY(perception3d, m) {
       "int set_size) -> "
       "(Tensor voxel_of_slot, Tensor repeated, Tensor slot_of_voxel)");
 
-  // Boxes.  A limit of -1 means none.
-  m.def("box_overlap(Tensor boxes_a, Tensor boxes_b, bool aligned) -> Tensor");
+  // Boxes.  A limit of -1 means none; a measure is a BoxMeasure of
+  // common/rotated_box.h.
+  m.def("box_overlap(Tensor boxes_a, Tensor boxes_b, int measure, bool aligned) -> Tensor");
   m.def(
       "rotated_nms(Tensor boxes, Tensor scores, float iou_threshold, int "
       "pre_max, int post_max) "

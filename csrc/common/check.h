@@ -26,6 +26,13 @@ inline void check_cpu(const char *op, const char *name, const Tensor &tensor, Sc
   STD_TORCH_CHECK(tensor.is_contiguous(), op, ": ", name, " must be contiguous");
 }
 
+// float32 or float64: the dtypes that kernels of real numbers are built for.
+inline void check_floating(const char *op, const char *name, const Tensor &tensor) {
+  const ScalarType dtype = tensor.scalar_type();
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, op, ": ", name,
+                  " must be float32 or float64, got ", torch::headeronly::toString(dtype));
+}
+
 inline void check_size(const char *op, const char *name, const Tensor &tensor, int64_t dim,
                        int64_t size) {
   STD_TORCH_CHECK(tensor.size(dim) == size, op, ": ", name, " must have size ", size,

@@ -1,6 +1,9 @@
 """Operators: Python border, native kernels, plain-torch reference."""
 
+from perception3d.ops.box_overlap import box_iou, box_overlap
 from perception3d.ops.hard_voxelize import hard_voxelize
+from perception3d.ops.points_in_boxes import box_of_point, points_in_boxes
+from perception3d.ops.rotated_nms import circle_nms, rotated_nms
 from perception3d.ops.segment_index import segment_index
 from perception3d.ops.segment_reduce import segment_reduce
 from perception3d.ops.set_attention import set_attention
@@ -10,7 +13,13 @@ from perception3d.ops.voxelize import voxelize
 from perception3d.ops.window_partition import window_partition
 
 __all__ = [
+    "box_iou",
+    "box_of_point",
+    "box_overlap",
+    "circle_nms",
     "hard_voxelize",
+    "points_in_boxes",
+    "rotated_nms",
     "segment_index",
     "segment_reduce",
     "set_attention",

@@ -1,0 +1,35 @@
+"""Plain torch twin of `perception3d.ops.points_in_boxes` and `box_of_point`."""
+
+import torch
+from torch import Tensor
+
+
+def points_in_boxes(points: Tensor, boxes: Tensor, *, margin: float = 0.0) -> tuple[Tensor, Tensor]:
+    """List all members of all boxes; see `perception3d.ops.points_in_boxes`."""
+    box_of_member, point_of_member = torch.nonzero(_is_inside(points, boxes, margin)).unbind(1)
+    return box_of_member, point_of_member
+
+
+def box_of_point(points: Tensor, boxes: Tensor, *, margin: float = 0.0) -> Tensor:
+    """Return the lowest box of each point or -1; see `perception3d.ops.box_of_point`."""
+    inside = _is_inside(points, boxes, margin)
+    number = torch.arange(boxes.shape[0], device=points.device)[:, None]
+    none = boxes.shape[0]
+    box = torch.where(inside, number, none).T
+    lowest = torch.cat([box, box.new_full((points.shape[0], 1), none)], 1).amin(1)
+    return torch.where(lowest == none, -1, lowest)
+
+
+def _is_inside(points: Tensor, boxes: Tensor, margin: float) -> Tensor:
+    """Return (K, P) bool, in float64."""
+    points, boxes = points[:, :3].double(), boxes[:, :7].double()
+    dx, dy, dz = (points[None] - boxes[:, None, :3]).unbind(-1)
+    cos, sin = boxes[:, 6, None].cos(), boxes[:, 6, None].sin()
+    x, y, z = (dx * cos + dy * sin).abs(), (dy * cos - dx * sin).abs(), dz.abs()
+    half_x, half_y, half_z = (0.5 * boxes[:, 3:6]).T[..., None]
+    if margin > 0:
+        inside = (x < half_x + margin) & (y < half_y + margin) & (z <= half_z)
+    else:
+        inside = (x <= half_x) & (y <= half_y) & (z <= half_z)
+    known = boxes.isfinite().all(1)[:, None]
+    return inside & known
