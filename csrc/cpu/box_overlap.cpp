@@ -1,6 +1,7 @@
 #include "cpu/box_overlap.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "common/parallel.h"
 #include "cpu/circles.h"
@@ -49,7 +50,7 @@ void measure_row(const RotatedBox &box, const RotatedBox *others, const Circles 
 template <typename T>
 void measure_box_matrix(const T *boxes_a, int64_t num_a, const T *boxes_b, int64_t num_b,
                         BoxMeasure measure, T *result, int threads) {
-  Buffer<RotatedBox> others(num_b);
+  std::vector<RotatedBox> others(num_b);
   Circles circles;
   circles.reserve(num_b);
   for (int64_t b = 0; b < num_b; ++b) {

@@ -93,7 +93,7 @@ std::vector<int64_t> suppress_boxes(const T *boxes, const std::vector<int64_t> &
                                     int threads) {
   const int64_t num_rows = static_cast<int64_t>(order.size());
   const int64_t num_candidates = pre_max == kNoLimit ? num_rows : std::min(pre_max, num_rows);
-  Buffer<RotatedBox> candidates(num_candidates);
+  std::vector<RotatedBox> candidates(num_candidates);
   for (int64_t i = 0; i < num_candidates; ++i) {
     candidates[i] = make_rotated_box(boxes + order[i] * 7);
   }

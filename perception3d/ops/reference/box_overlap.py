@@ -37,11 +37,17 @@ def box_iou(
 def _pair_up(boxes_a: Tensor, boxes_b: Tensor, aligned: bool) -> tuple[Tensor, Tensor]:
     """Return both as float64 (A, B, 7) or (A, 7), sizes below 0 as 0."""
     a, b = boxes_a[:, :7].double(), boxes_b[:, :7].double()
-    a, b = (torch.cat([box[:, :3], box[:, 3:6].clamp(min=0), box[:, 6:]], 1) for box in (a, b))
+    a, b = (torch.cat([box[:, :3], _sizes(box), box[:, 6:]], 1) for box in (a, b))
     if aligned:
         return a, b
     shape = (a.shape[0], b.shape[0], a.shape[1])
     return a[:, None].expand(shape), b[None].expand(shape)
+
+
+def _sizes(boxes: Tensor) -> Tensor:
+    """Return (N, 3) sizes >= 0; -inf stays, to be found with the other infinities."""
+    sizes = boxes[:, 3:6]
+    return torch.where(sizes > -torch.inf, sizes.clamp(min=0), sizes)
 
 
 def _overlap_area(a: Tensor, b: Tensor) -> Tensor:

@@ -26,10 +26,8 @@ def _is_inside(points: Tensor, boxes: Tensor, margin: float) -> Tensor:
     dx, dy, dz = (points[None] - boxes[:, None, :3]).unbind(-1)
     cos, sin = boxes[:, 6, None].cos(), boxes[:, 6, None].sin()
     x, y, z = (dx * cos + dy * sin).abs(), (dy * cos - dx * sin).abs(), dz.abs()
-    half_x, half_y, half_z = (0.5 * boxes[:, 3:6]).T[..., None]
+    half: Tensor = 0.5 * boxes[:, 3:6, None]
+    inside = boxes.isfinite().all(1)[:, None] & (z <= half[:, 2])
     if margin > 0:
-        inside = (x < half_x + margin) & (y < half_y + margin) & (z <= half_z)
-    else:
-        inside = (x <= half_x) & (y <= half_y) & (z <= half_z)
-    known = boxes.isfinite().all(1)[:, None]
-    return inside & known
+        return inside & (x < half[:, 0] + margin) & (y < half[:, 1] + margin)
+    return inside & (x <= half[:, 0]) & (y <= half[:, 1])
