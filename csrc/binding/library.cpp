@@ -30,9 +30,8 @@ STABLE_TORCH_LIBRARY(perception3d, m) {
       "num_rows, bool mean) "
       "-> Tensor");
   m.def(
-      "segment_max(Tensor values, Tensor order, Tensor offsets) -> (Tensor "
-      "maximum, "
-      "Tensor row_of_maximum)");
+      "segment_max(Tensor values, Tensor order, Tensor offsets, bool keep_rows) -> "
+      "(Tensor maximum, Tensor row_of_maximum)");
   m.def(
       "segment_max_backward(Tensor grad, Tensor row_of_maximum, int "
       "num_rows) -> Tensor");

@@ -21,43 +21,72 @@ class SortedGroups final : public RowGroups {
   SortedGroups(int64_t* key_of_row, int64_t num_rows, int64_t key_bound, int threads)
       : key_of_row_(key_of_row), row_bits_(bits_below(num_rows)) {
     const int key_bits = bits_below(key_bound);
-    packed_ = key_bits + row_bits_ <= 64;
-    sorted_.reserve(num_rows);
-    for (int64_t row = 0; row < num_rows; ++row) {
-      const int64_t key = key_of_row[row];
-      if (key >= 0) sorted_.push_back(packed_ ? uint64_t(key) << row_bits_ | uint64_t(row) : row);
-    }
-    num_kept_ = static_cast<int64_t>(sorted_.size());
-    if (packed_) {
+    if (key_bits + row_bits_ <= 64) {
+      pack_rows(num_rows, threads);
       radix_sort(sorted_, row_bits_, key_bits, threads);
     } else {
-      std::stable_sort(sorted_.begin(), sorted_.end(),
-                       [&](uint64_t a, uint64_t b) { return key_of_row[a] < key_of_row[b]; });
+      sort_huge_keys(num_rows);
     }
+    num_kept_ = static_cast<int64_t>(sorted_.size());
     count_groups(threads);
   }
 
   void write(int64_t* order, int64_t* offsets, int64_t* keys) override {
     const int workers = static_cast<int>(first_group_.size());
+    const uint64_t row_mask = (uint64_t{1} << row_bits_) - 1;
     for_each_block(workers, num_kept_, [&](int worker, int64_t begin, int64_t end) {
-      int64_t group = first_group_[worker];
+      int64_t group = first_group_[worker] - 1;
       for (int64_t i = begin; i < end; ++i) {
-        order[i] = row_at(i);
         if (starts_group(i)) {
-          keys[group] = key_at(i);
-          offsets[group++] = i;
+          ++group;
+          const int64_t code = sorted_[i] >> row_bits_;
+          keys[group] = key_of_code_.empty() ? code : key_of_code_[code];
+          offsets[group] = i;
         }
+        order[i] = sorted_[i] & row_mask;
+        key_of_row_[order[i]] = group;
       }
     });
     offsets[num_groups_] = num_kept_;
-    for_each_block(workers, num_groups_, [&](int, int64_t begin, int64_t end) {
-      for (int64_t group = begin; group < end; ++group) {
-        for (int64_t i = offsets[group]; i < offsets[group + 1]; ++i) key_of_row_[order[i]] = group;
+  }
+
+ private:
+  void pack_rows(int64_t num_rows, int threads) {
+    const int workers = worker_count(threads, num_rows, kRowsPerWorker);
+    std::vector<int64_t> next(workers);
+    for_each_block(workers, num_rows, [&](int worker, int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) next[worker] += key_of_row_[row] >= 0;
+    });
+    int64_t kept = 0;
+    for (int64_t& first : next) {
+      const int64_t count = first;
+      first = kept;
+      kept += count;
+    }
+    sorted_.resize(kept);
+    for_each_block(workers, num_rows, [&](int worker, int64_t begin, int64_t end) {
+      int64_t place = next[worker];
+      for (int64_t row = begin; row < end; ++row) {
+        if (key_of_row_[row] < 0) continue;
+        sorted_[place++] = static_cast<uint64_t>(key_of_row_[row]) << row_bits_ | row;
       }
     });
   }
 
- private:
+  // Keys that do not fit beside a row number are replaced by their rank.
+  void sort_huge_keys(int64_t num_rows) {
+    for (int64_t row = 0; row < num_rows; ++row) {
+      if (key_of_row_[row] >= 0) sorted_.push_back(row);
+    }
+    std::stable_sort(sorted_.begin(), sorted_.end(),
+                     [&](uint64_t a, uint64_t b) { return key_of_row_[a] < key_of_row_[b]; });
+    for (uint64_t& row : sorted_) {
+      const int64_t key = key_of_row_[row];
+      if (key_of_code_.empty() || key_of_code_.back() != key) key_of_code_.push_back(key);
+      row |= static_cast<uint64_t>(key_of_code_.size() - 1) << row_bits_;
+    }
+  }
+
   void count_groups(int threads) {
     const int workers = worker_count(threads, num_kept_, kRowsPerWorker);
     first_group_.resize(workers);
@@ -73,21 +102,15 @@ class SortedGroups final : public RowGroups {
     }
   }
 
-  bool starts_group(int64_t i) const { return i == 0 || key_at(i) != key_at(i - 1); }
-
-  int64_t row_at(int64_t i) const {
-    return packed_ ? sorted_[i] & ((uint64_t{1} << row_bits_) - 1) : sorted_[i];
-  }
-
-  int64_t key_at(int64_t i) const {
-    return packed_ ? sorted_[i] >> row_bits_ : key_of_row_[sorted_[i]];
+  bool starts_group(int64_t i) const {
+    return i == 0 || (sorted_[i] ^ sorted_[i - 1]) >> row_bits_ != 0;
   }
 
   int64_t* key_of_row_;
   int row_bits_;
-  bool packed_;  // sorted_ holds key << row_bits_ | row, or the row alone
-  std::vector<uint64_t> sorted_;
-  std::vector<int64_t> first_group_;  // number of the first group that starts in a worker's block
+  std::vector<uint64_t> sorted_;      // code << row_bits_ | row, ascending
+  std::vector<int64_t> key_of_code_;  // empty where codes are the keys themselves
+  std::vector<int64_t> first_group_;  // groups that start before each worker's block
 };
 
 }  // namespace

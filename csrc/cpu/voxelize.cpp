@@ -20,24 +20,37 @@ struct Block {
 // True where a cell index c = (p - lower) / size would be in [0, cells); NaN and inf are not.
 inline bool inside(float c, float cells) { return c >= 0.0f && c < cells; }
 
-// Cells of `count` points; truncation equals floor because only c >= 0 is kept.
-P3D_CLONES void keys_of_block(const Block& block, const int32_t* frame, int64_t count,
-                              const VoxelGrid& grid, int64_t* key) {
-  const float nx = static_cast<float>(grid.cells[0]);
-  const float ny = static_cast<float>(grid.cells[1]);
-  const float nz = static_cast<float>(grid.cells[2]);
+// Keys of `count` points of one frame, whose cells start at key `base`; Cell is an integer type
+// that can count the cells of a frame.  Truncation equals floor because only c >= 0 is kept.
+template <typename Cell>
+P3D_INLINE void keys_of_block(const Block& block, int64_t count, const VoxelGrid& grid,
+                              int64_t base, int64_t* key) {
+  const Cell ny = static_cast<Cell>(grid.cells[1]);
+  const Cell nz = static_cast<Cell>(grid.cells[2]);
+  const float x_cells = static_cast<float>(grid.cells[0]);
+  const float y_cells = static_cast<float>(grid.cells[1]);
+  const float z_cells = static_cast<float>(grid.cells[2]);
   for (int64_t i = 0; i < count; ++i) {
     const float x = (block.x[i] - grid.lower[0]) / grid.voxel_size[0];
     const float y = (block.y[i] - grid.lower[1]) / grid.voxel_size[1];
     const float z = (block.z[i] - grid.lower[2]) / grid.voxel_size[2];
-    const bool keep = inside(x, nx) & inside(y, ny) & inside(z, nz);
+    const bool keep = inside(x, x_cells) & inside(y, y_cells) & inside(z, z_cells);
     const int32_t ix = static_cast<int32_t>(keep ? x : 0.0f);
     const int32_t iy = static_cast<int32_t>(keep ? y : 0.0f);
     const int32_t iz = static_cast<int32_t>(keep ? z : 0.0f);
-    const int64_t cell =
-        ((frame[i] * grid.cells[0] + ix) * grid.cells[1] + iy) * grid.cells[2] + iz;
-    key[i] = keep ? cell : -1;
+    const Cell cell = (static_cast<Cell>(ix) * ny + iy) * nz + iz;
+    key[i] = keep ? base + cell : -1;
   }
+}
+
+P3D_CLONES void keys_of_small_grid(const Block& block, int64_t count, const VoxelGrid& grid,
+                                   int64_t base, int64_t* key) {
+  keys_of_block<int32_t>(block, count, grid, base, key);
+}
+
+P3D_CLONES void keys_of_large_grid(const Block& block, int64_t count, const VoxelGrid& grid,
+                                   int64_t base, int64_t* key) {
+  keys_of_block<int64_t>(block, count, grid, base, key);
 }
 
 // Lays out x, y, z of `count` points.  Without check_z every finite z becomes the lower bound.
@@ -62,11 +75,19 @@ int64_t find_bad_frame(const int32_t* frame, int64_t begin, int64_t end, int64_t
   return -1;
 }
 
+bool all_equal(const int32_t* frame, int64_t count) {
+  int32_t difference = 0;
+  for (int64_t i = 0; i < count; ++i) difference |= frame[i] ^ frame[0];
+  return difference == 0;
+}
+
 }  // namespace
 
 int64_t voxel_keys(const float* points, int64_t num_points, int64_t columns,
                    const int32_t* frame_of_point, const VoxelGrid& grid, int64_t* key_of_point,
                    int threads) {
+  const int64_t frame_cells = grid.cells[0] * grid.cells[1] * grid.cells[2];
+  const auto keys_of = frame_cells <= INT32_MAX ? keys_of_small_grid : keys_of_large_grid;
   const int workers = worker_count(threads, num_points, kPointsPerWorker);
   std::vector<int64_t> bad_frame(workers, -1);
   for_each_block(workers, num_points, [&](int worker, int64_t begin, int64_t end) {
@@ -76,7 +97,15 @@ int64_t voxel_keys(const float* points, int64_t num_points, int64_t columns,
     for (int64_t first = begin; first < end; first += kBlock) {
       const int64_t count = std::min(kBlock, end - first);
       load_block(points + first * columns, count, columns, grid, block);
-      keys_of_block(block, frame_of_point + first, count, grid, key_of_point + first);
+      // Points mostly come frame by frame; only mixed blocks pay for a product per point.
+      const int32_t* frame = frame_of_point + first;
+      int64_t* key = key_of_point + first;
+      const bool one_frame = all_equal(frame, count);
+      keys_of(block, count, grid, one_frame ? frame[0] * frame_cells : 0, key);
+      if (one_frame) continue;
+      for (int64_t i = 0; i < count; ++i) {
+        if (key[i] >= 0) key[i] += frame[i] * frame_cells;
+      }
     }
   });
   for (const int64_t point : bad_frame) {

@@ -43,7 +43,8 @@ def segment_reduce(values: Tensor, order: Tensor, offsets: Tensor, reduce: str =
     order, offsets = order.contiguous(), offsets.contiguous()
     result: Tensor
     if reduce == "max":
-        result, _ = native.segment_max(numbers, order, offsets)
+        keep_rows = numbers.requires_grad and torch.is_grad_enabled()
+        result, _ = native.segment_max(numbers, order, offsets, keep_rows)
     else:
         result = native.segment_sum(numbers, order, offsets, reduce == "mean")
     return result.to(values.dtype)
@@ -62,9 +63,12 @@ def _fake_sum_backward(
 
 
 @fake_kernel("segment_max")
-def _fake_max(values: Tensor, order: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    maximum = values.new_empty((offsets.shape[0] - 1, values.shape[1]))
-    return maximum, maximum.new_empty(maximum.shape, dtype=torch.int64)
+def _fake_max(
+    values: Tensor, order: Tensor, offsets: Tensor, keep_rows: bool
+) -> tuple[Tensor, Tensor]:
+    segments, columns = offsets.shape[0] - 1, values.shape[1]
+    rows = values.new_empty((segments if keep_rows else 0, columns), dtype=torch.int32)
+    return values.new_empty((segments, columns)), rows
 
 
 @fake_kernel("segment_max_backward")
@@ -104,10 +108,10 @@ def _save_max(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
     ctx.save_for_backward(output[1])
 
 
-def _differentiate_max(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+def _differentiate_max(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401
     (row_of_maximum,) = ctx.saved_tensors
     rows = native.segment_max_backward(grad.contiguous(), row_of_maximum, ctx.num_rows)
-    return rows, None, None
+    return rows, None, None, None
 
 
 def _save_max_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ANN401
@@ -116,12 +120,8 @@ def _save_max_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> Non
 
 def _differentiate_max_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
     (row_of_maximum,) = ctx.saved_tensors
-    picked = (
-        grad.gather(0, row_of_maximum.clamp(min=0))
-        if grad.shape[0]
-        else grad.new_zeros(row_of_maximum.shape)
-    )
-    return picked.masked_fill(row_of_maximum < 0, 0), None, None
+    padded = torch.cat([grad, grad.new_zeros((1, grad.shape[1]))])  # row -1 of empty segments
+    return padded.gather(0, row_of_maximum.long() % padded.shape[0]), None, None
 
 
 register_gradient("segment_sum", _differentiate_sum, _save_sum)

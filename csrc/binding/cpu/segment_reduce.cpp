@@ -24,37 +24,38 @@ void dispatch(const char* op, const Tensor& tensor, const Body& body) {
 }
 
 // The kernels follow offsets into order and order into values: both must stay inside.
-void check_segments(const char* op, const Tensor& order, const Tensor& offsets, int64_t num_rows) {
+Segments checked_segments(const char* op, const Tensor& order, const Tensor& offsets,
+                          int64_t num_rows) {
   check_cpu(op, "order", order, ScalarType::Long, 1);
   check_cpu(op, "offsets", offsets, ScalarType::Long, 1);
   STD_TORCH_CHECK(offsets.size(0) >= 1, op, ": offsets must not be empty");
-  const int64_t segments = offsets.size(0) - 1;
+  STD_TORCH_CHECK(num_rows < INT32_MAX, op, ": there must be fewer than 2^31 - 1 rows");
+  const int64_t count = offsets.size(0) - 1;
+  const int64_t places = order.size(0);
   const int64_t* offset = offsets.const_data_ptr<int64_t>();
-  STD_TORCH_CHECK(offset[0] == 0 && offset[segments] == order.size(0), op,
-                  ": offsets must run from 0 to ", order.size(0), ", got ", offset[0], " to ",
-                  offset[segments]);
-  for (int64_t i = 0; i < segments; ++i) {
+  STD_TORCH_CHECK(offset[0] == 0 && offset[count] == places, op, ": offsets must run from 0 to ",
+                  places, ", got ", offset[0], " to ", offset[count]);
+  for (int64_t i = 0; i < count; ++i) {
     STD_TORCH_CHECK(offset[i] <= offset[i + 1], op, ": offsets must ascend, got ", offset[i],
                     " before ", offset[i + 1]);
   }
   const int64_t* row = order.const_data_ptr<int64_t>();
-  for (int64_t i = 0; i < order.size(0); ++i) {
+  for (int64_t i = 0; i < places; ++i) {
     STD_TORCH_CHECK(row[i] >= 0 && row[i] < num_rows, op, ": order must be in 0..", num_rows - 1,
                     ", got ", row[i], " in row ", i);
   }
+  return {row, offset, count};
 }
 
 Tensor sum(const Tensor& values, const Tensor& order, const Tensor& offsets, bool mean) {
   const char* op = "segment_sum";
   check_cpu(op, "values", values, values.scalar_type(), 2);
-  check_segments(op, order, offsets, values.size(0));
-  const int64_t segments = offsets.size(0) - 1;
+  const Segments segments = checked_segments(op, order, offsets, values.size(0));
   const int64_t columns = values.size(1);
-  Tensor result = torch::stable::new_empty(values, {segments, columns});
+  Tensor result = torch::stable::new_empty(values, {segments.count, columns});
   dispatch(op, values, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
-    segment_sum(values.const_data_ptr<Scalar>(), order.const_data_ptr<int64_t>(),
-                offsets.const_data_ptr<int64_t>(), segments, columns, mean,
+    segment_sum(values.const_data_ptr<Scalar>(), segments, columns, mean,
                 result.mutable_data_ptr<Scalar>(), thread_count());
   });
   return result;
@@ -64,35 +65,32 @@ Tensor sum_backward(const Tensor& grad, const Tensor& order, const Tensor& offse
                     int64_t num_rows, bool mean) {
   const char* op = "segment_sum_backward";
   check_cpu(op, "grad", grad, grad.scalar_type(), 2);
-  check_segments(op, order, offsets, num_rows);
-  const int64_t segments = offsets.size(0) - 1;
-  check_size(op, "grad", grad, 0, segments);
+  const Segments segments = checked_segments(op, order, offsets, num_rows);
+  check_size(op, "grad", grad, 0, segments.count);
   const int64_t columns = grad.size(1);
   Tensor result = torch::stable::new_empty(grad, {num_rows, columns});
   dispatch(op, grad, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
-    segment_sum_backward(grad.const_data_ptr<Scalar>(), order.const_data_ptr<int64_t>(),
-                         offsets.const_data_ptr<int64_t>(), segments, num_rows, columns, mean,
+    segment_sum_backward(grad.const_data_ptr<Scalar>(), segments, num_rows, columns, mean,
                          result.mutable_data_ptr<Scalar>(), thread_count());
   });
   return result;
 }
 
-std::tuple<Tensor, Tensor> max(const Tensor& values, const Tensor& order, const Tensor& offsets) {
+std::tuple<Tensor, Tensor> max(const Tensor& values, const Tensor& order, const Tensor& offsets,
+                               bool keep_rows) {
   const char* op = "segment_max";
   check_cpu(op, "values", values, values.scalar_type(), 2);
-  check_segments(op, order, offsets, values.size(0));
-  STD_TORCH_CHECK(order.size(0) < INT32_MAX, op, ": order must have fewer than 2^31 - 1 rows");
-  const int64_t segments = offsets.size(0) - 1;
+  const Segments segments = checked_segments(op, order, offsets, values.size(0));
   const int64_t columns = values.size(1);
-  Tensor maximum = torch::stable::new_empty(values, {segments, columns});
-  Tensor row = torch::stable::new_empty(values, {segments, columns}, ScalarType::Long);
+  Tensor maximum = torch::stable::new_empty(values, {segments.count, columns});
+  Tensor row =
+      torch::stable::new_empty(values, {keep_rows ? segments.count : 0, columns}, ScalarType::Int);
   dispatch(op, values, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
-    segment_max(values.const_data_ptr<Scalar>(), order.const_data_ptr<int64_t>(),
-                offsets.const_data_ptr<int64_t>(), segments, columns,
-                maximum.mutable_data_ptr<Scalar>(), row.mutable_data_ptr<int64_t>(),
-                thread_count());
+    segment_max(values.const_data_ptr<Scalar>(), segments, columns,
+                maximum.mutable_data_ptr<Scalar>(),
+                keep_rows ? row.mutable_data_ptr<int32_t>() : nullptr, thread_count());
   });
   return {maximum, row};
 }
@@ -100,12 +98,12 @@ std::tuple<Tensor, Tensor> max(const Tensor& values, const Tensor& order, const 
 Tensor max_backward(const Tensor& grad, const Tensor& row_of_maximum, int64_t num_rows) {
   const char* op = "segment_max_backward";
   check_cpu(op, "grad", grad, grad.scalar_type(), 2);
-  check_cpu(op, "row_of_maximum", row_of_maximum, ScalarType::Long, 2);
+  check_cpu(op, "row_of_maximum", row_of_maximum, ScalarType::Int, 2);
   const int64_t segments = grad.size(0);
   const int64_t columns = grad.size(1);
   check_size(op, "row_of_maximum", row_of_maximum, 0, segments);
   check_size(op, "row_of_maximum", row_of_maximum, 1, columns);
-  const int64_t* row = row_of_maximum.const_data_ptr<int64_t>();
+  const int32_t* row = row_of_maximum.const_data_ptr<int32_t>();
   for (int64_t i = 0; i < segments * columns; ++i) {
     STD_TORCH_CHECK(row[i] < num_rows, op, ": row_of_maximum must be < ", num_rows, ", got ",
                     row[i]);
