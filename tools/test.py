@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--format-only", action="store_true", help="write the submission file, compute no metric"
     )
-    options.add_argument("--out", metavar="DIR", help="folder for the submission file")
+    options.add_argument("--out", metavar="DIR", help="folder for the submission file and metrics.json")
     options.add_argument("--show-dir", metavar="DIR", help="draw detections as PNG (no window)")
     options.add_argument(
         "--show-max", type=int, default=20, metavar="N", help="frames to draw, default 20"

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from perception3d.errors import UserError
 
-POINTER = "last_checkpoint"
+LAST = "last.pth"
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -119,15 +120,18 @@ def load_weights(model: nn.Module, state: dict[str, Any], path: str | Path) -> N
     model.load_state_dict(state)
 
 
-def point_to(work_dir: Path, checkpoint: Path) -> None:
-    """Note which checkpoint `--resume auto` continues from."""
-    write_whole(work_dir / POINTER, f"{checkpoint.name}\n".encode())
+def link_as_last(checkpoint: Path) -> None:
+    """Let `last.pth` beside a checkpoint be that checkpoint, without a moment in between.
 
-
-def last_checkpoint(work_dir: Path) -> Path | None:
-    """Return the checkpoint noted last in a work folder, None where there is none."""
-    pointer = work_dir / POINTER
-    if not pointer.is_file():
-        return None
-    path = work_dir / pointer.read_text().strip()
-    return path if path.is_file() else None
+    It is a hard link, a copy on file systems that have none.
+    """
+    temporary = checkpoint.with_name(f".{LAST}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        try:
+            os.link(checkpoint, temporary)
+        except OSError:
+            shutil.copyfile(checkpoint, temporary)
+        temporary.replace(checkpoint.with_name(LAST))
+    finally:
+        temporary.unlink(missing_ok=True)

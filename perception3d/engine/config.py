@@ -41,8 +41,10 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
 
     Args:
         path: a Python config file, relative to the current folder.
-        options: dotted settings, e.g. "train_cfg.max_epochs=2"; the first part of the key is one
-            of `SECTIONS`, list entries are addressed by number.
+        options: "a.b.c=value" changes one setting, e.g. "train_cfg.max_epochs=2"; the first part
+            of the key is one of `SECTIONS`, list entries are addressed by number.  "name=value"
+            without a dot changes every setting of that name, wherever it stands, e.g.
+            "data_root=data/nuscenes".
 
     Raises:
         UserError: no such file, no valid Python, a base file that is missing, or a setting that
@@ -60,8 +62,12 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
     changes = {}
     for option in options:
         key, value = _parse_option(option)
-        _check_option_key(config, key)
-        changes[key] = value
+        if "." in key or key in SECTIONS:
+            _check_option_key(config, key)
+            changes[key] = value
+        elif not _set_everywhere(config, key, value):
+            names = [*SECTIONS, *_names(config)]
+            raise UserError(f"--cfg-options {key}: {unknown(key, names, 'setting')}")
     try:
         config.merge_from_dict(changes)
     except (AttributeError, TypeError, KeyError, IndexError) as error:
@@ -87,12 +93,6 @@ def _check_option_key(config: Config, key: str) -> None:
     """Refuse keys that would change nothing, or create a new setting by a slip of the pen."""
     first = key.split(".")[0]
     if first not in SECTIONS:
-        if first in config:
-            raise UserError(
-                f"--cfg-options {key}: {first} is only used while the file is read and changes "
-                f"nothing now; set the places that use it, e.g. model.net.... "
-                f"(tools/print_config.py shows them)"
-            )
         raise UserError(f"--cfg-options {key}: {unknown(first, SECTIONS, 'section')}")
     node: Any = config
     for part in key.split(".")[:-1]:
@@ -111,6 +111,34 @@ def _check_option_key(config: Config, key: str) -> None:
             raise UserError(f"--cfg-options {key}: {unknown(part, list(node), 'key')}")
         if not isinstance(node, dict | Config | list | tuple):
             raise UserError(f"--cfg-options {key}: {part} is a plain value, nothing lies below it")
+
+
+def _set_everywhere(node: Any, name: str, value: Any) -> int:
+    """Set every entry of that name below a node; return how many there are."""
+    count = 0
+    if isinstance(node, Config):
+        return sum(_set_everywhere(node[key], name, value) for key in SECTIONS if key in node)
+    if isinstance(node, dict):
+        for key in node:
+            if key == name:
+                node[key] = value
+                count += 1
+            else:
+                count += _set_everywhere(node[key], name, value)
+    elif isinstance(node, list | tuple):
+        count += sum(_set_everywhere(entry, name, value) for entry in node)
+    return count
+
+
+def _names(node: Any) -> set[str]:
+    """All names of settings below a node."""
+    if isinstance(node, Config):
+        return {name for key in SECTIONS if key in node for name in _names(node[key])}
+    if isinstance(node, dict):
+        return set(node).union(*(_names(entry) for entry in node.values()))
+    if isinstance(node, list | tuple):
+        return {name for entry in node for name in _names(entry)}
+    return set()
 
 
 def unknown(name: str, known: Sequence[str], noun: str) -> str:

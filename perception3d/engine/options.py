@@ -40,7 +40,7 @@ class TestOptions:
         checkpoint: file with weights; with `eval_all` a work folder.
         eval_all: test every epoch_N.pth of the folder, in order.
         format_only: write the submission file, compute no metric.
-        out: folder for the submission file; None: it is not kept.
+        out: folder for the submission file and metrics.json; None: they are not kept.
         show_dir: folder for pictures; None: none are drawn.
         show_max: at most so many frames are drawn.
         score_threshold: boxes below it are not drawn.

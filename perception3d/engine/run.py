@@ -1,6 +1,7 @@
 """What tools/train.py and tools/test.py do."""
 
 import dataclasses
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 from mmengine.config import Config
 
 from perception3d.engine import distributed
-from perception3d.engine.checkpoint_file import read_checkpoint
+from perception3d.engine.checkpoint_file import read_checkpoint, write_whole
 from perception3d.engine.config import load_config
 from perception3d.engine.hooks.drawing import DrawHook
 from perception3d.engine.options import RunOptions, TestOptions
 from perception3d.engine.runner import build_runner
+from perception3d.engine.writers import finite
 from perception3d.errors import UserError
 
 
@@ -96,9 +98,33 @@ def evaluate(
                     )
                 )
             results[path.name] = runner.test()
+            if test_options.out is not None and distributed.rank() == 0:
+                document = {"checkpoint": str(path), **figures(results[path.name])}
+                text = json.dumps(finite(document), indent=2) + "\n"
+                write_whole(Path(test_options.out) / "metrics.json", text.encode())
     finally:
         distributed.stop_processes()
     return results
+
+
+def figures(metrics: dict[str, float]) -> dict[str, Any]:
+    """Arrange metrics for a file: totals by name, and those of a class under "per_class".
+
+    Args:
+        metrics: by "prefix/NAME" or "prefix/CLASS/NAME", as mmengine hands them out.
+
+    Returns:
+        e.g. {"mAP": 0.5, "per_class": {"car": {"AP": 0.7}}}.
+    """
+    arranged: dict[str, Any] = {}
+    classes: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        parts = name.split("/")
+        if len(parts) >= 3:
+            classes.setdefault(parts[-2], {})[parts[-1]] = value
+        else:
+            arranged[parts[-1]] = value
+    return {**arranged, "per_class": classes} if classes else arranged
 
 
 def _checkpoints(options: TestOptions) -> list[Path]:
@@ -119,6 +145,7 @@ def _set_output(settings: Config, options: TestOptions) -> None:
     if options.format_only:
         changes["format_only"] = True
     if options.out is not None:
+        Path(options.out).mkdir(parents=True, exist_ok=True)
         changes["out_dir"] = str(Path(options.out).absolute())
     if changes:
         evaluator = settings.get("test_evaluator")

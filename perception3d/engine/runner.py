@@ -21,8 +21,7 @@ from perception3d import __version__
 from perception3d.engine import distributed
 from perception3d.engine.build import build
 from perception3d.engine.checkpoint_file import (
-    POINTER,
-    last_checkpoint,
+    LAST,
     load_weights,
     read_checkpoint,
     save_checkpoint,
@@ -141,7 +140,7 @@ class ExactRunner(Runner):  # type: ignore[misc]  # mmengine ships no types
                 rest.unlink()
             if self.resume_from is None:
                 # A new run must not be continued from the checkpoints of an older one.
-                (Path(self.work_dir) / POINTER).unlink(missing_ok=True)
+                (Path(self.work_dir) / LAST).unlink(missing_ok=True)
         over = self.resume_from is not None and self.resume_from[1]["epoch"] >= self.max_epochs
         model: nn.Module = super().train()
         if over and self.val_loop is not None:
@@ -165,7 +164,7 @@ class ExactRunner(Runner):  # type: ignore[misc]  # mmengine ships no types
         except (ValueError, KeyError) as error:
             raise UserError(f"{path}: its optimiser state does not fit: {error}") from error
         if state["config_hash"] != self.config_hash:
-            self.log_hook.say(f"the config has changed since {path.name} was stored")
+            self.log_hook.say(f"the config has changed since {path} was stored")
         self.log_hook.say(f"continue {path} after epoch {state['epoch']}")
         self.train_loop._epoch = state["epoch"]
         self.train_loop._iter = state["epoch"] * len(self.train_dataloader)
@@ -364,8 +363,8 @@ def _find_state(resume: str | None, work_dir: Path) -> tuple[Path, dict[str, Any
     """Read the checkpoint to continue; "auto" finds the last one of the work folder."""
     if resume is None:
         return None
-    path = last_checkpoint(work_dir) if resume == "auto" else Path(resume)
-    if path is None:
+    path = work_dir / LAST if resume == "auto" else Path(resume)
+    if resume == "auto" and not path.is_file():
         return None
     state = read_checkpoint(path)
     if "optimizer" not in state or "epoch" not in state:

@@ -61,10 +61,16 @@ class SyncBatchNorm(_BatchNorm):
         number = values.new_tensor([count])
         sums = sum_over_processes(torch.cat([values.sum(rows), number]))
         total = sums[-1].detach()
+        # Fewer than two rows have no variance: like RowBatchNorm, use what was seen before.
+        enough = total >= 2.0
         mean = sums[:-1] / total.clamp(min=1.0)
+        if self.running_mean is not None:
+            mean = torch.where(enough, mean, self.running_mean.to(mean.dtype))
         shape = [1, -1] + [1] * (values.dim() - 2)
         centred = values - mean.view(shape)
         variance = sum_over_processes(centred.square().sum(rows)) / total.clamp(min=1.0)
+        if self.running_var is not None:
+            variance = torch.where(enough, variance, self.running_var.to(variance.dtype))
         self._update_running(mean, variance, total)
         output = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
@@ -73,15 +79,15 @@ class SyncBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def _update_running(self, mean: Tensor, variance: Tensor, total: Tensor) -> None:
-        if not self.track_running_stats:
+        if self.running_mean is None or self.running_var is None:
             return
-        assert self.running_mean is not None
-        assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        self.num_batches_tracked += 1
+        enough = total >= 2.0
+        self.num_batches_tracked += enough.to(self.num_batches_tracked.dtype)
         share = self.momentum
         if share is None:
-            share = 1.0 / float(self.num_batches_tracked)
+            share = 1.0 / float(self.num_batches_tracked.clamp(min=1))
+        share = share * enough.to(self.running_mean.dtype)
         unbiased = variance * (total / (total - 1.0).clamp(min=1.0))
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)

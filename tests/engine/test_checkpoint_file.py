@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from perception3d.engine.checkpoint_file import (
-    last_checkpoint,
+    link_as_last,
     load_weights,
-    point_to,
     read_checkpoint,
     save_checkpoint,
     write_whole,
@@ -116,10 +115,20 @@ def test_weights_must_fit_and_nothing_is_loaded_half() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_the_pointer(tmp_path: Path) -> None:
-    assert last_checkpoint(tmp_path) is None
-    path = tmp_path / "epoch_2.pth"
-    point_to(tmp_path, path)
-    assert last_checkpoint(tmp_path) is None  # noted, but not there
-    save_checkpoint(path, {"epoch": 2})
-    assert last_checkpoint(tmp_path) == path
+@pytest.mark.parametrize("links", [True, False])
+def test_last_is_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    if not links:
+
+        def refuse(*_: object) -> None:
+            raise OSError("no links here")
+
+        monkeypatch.setattr(os, "link", refuse)
+    for epoch in (1, 2):
+        path = tmp_path / f"epoch_{epoch}.pth"
+        save_checkpoint(path, {"epoch": epoch})
+        link_as_last(path)
+        assert read_checkpoint(tmp_path / "last.pth")["epoch"] == epoch
+    assert {p.name for p in tmp_path.iterdir()} == {"epoch_1.pth", "epoch_2.pth", "last.pth"}
+    assert read_checkpoint(tmp_path / "epoch_1.pth")["epoch"] == 1
+    (tmp_path / "epoch_2.pth").unlink()
+    assert read_checkpoint(tmp_path / "last.pth")["epoch"] == 2

@@ -43,7 +43,8 @@ def test_options_reach_nested_entries(config_file: Path) -> None:
     ("option", "message"),
     [
         ("modle.width=3", "no section 'modle'; did you mean 'model'"),
-        ("width=4", "width is only used while the file is read"),
+        ("width=4", "no setting 'width'"),  # a name of the file alone, used while it is read
+        ("in_featurs=4", "no setting 'in_featurs'; did you mean 'in_features'"),
         ("model.sizes.7=1", "7 must be a number below 3|replace a list of numbers as a whole"),
         ("model.sizes.0=9", "replace a list of numbers as a whole"),
         ("model.in_features.deep=9", "in_features is a plain value"),
@@ -54,6 +55,13 @@ def test_options_reach_nested_entries(config_file: Path) -> None:
 def test_options_that_fit_nowhere(config_file: Path, option: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         plain(load_config(config_file, [option]))
+
+
+def test_a_name_without_a_dot_is_set_everywhere(config_file: Path) -> None:
+    sections = plain(load_config(config_file, ["in_features=9"]))
+    assert sections["model"]["in_features"] == 9
+    assert sections["custom_hooks"][0]["in_features"] == 9
+    assert sections["model"]["type"] == "torch.nn.Linear"
 
 
 def test_fingerprint_follows_the_values(config_file: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_train_then_test(tmp_path: Path, toy_config: Path) -> None:
     seconds = train(toy_config, [], options(tmp_path / "a"))
     assert set(seconds) == {"train", "val"}
     names = {p.name for p in (tmp_path / "a").glob("*.pth")}
-    assert names == {"epoch_2.pth", "epoch_3.pth", "epoch_4.pth", "best.pth"}
+    assert names == {"epoch_2.pth", "epoch_3.pth", "epoch_4.pth", "best.pth", "last.pth"}
     content = torch.load(tmp_path / "a" / "epoch_4.pth", weights_only=True)
     assert content["epoch"] == 4
     assert content["seed"] == 3
@@ -88,16 +88,16 @@ def test_a_nan_stops_the_run_and_leaves_the_last_checkpoint(
 ) -> None:
     with pytest.raises(NonFiniteError, match="first in the output|loss loss_height is"):
         train(toy_config, ["model.net.poison_at=4"], options(tmp_path))
-    assert (tmp_path / "last_checkpoint").read_text() == "epoch_1.pth\n"
-    state = torch.load(tmp_path / "epoch_1.pth", weights_only=True)["state_dict"]
-    assert all(bool(torch.isfinite(value).all()) for value in state.values())
+    state = torch.load(tmp_path / "last.pth", weights_only=True)
+    assert state["epoch"] == 1
+    assert all(bool(torch.isfinite(value).all()) for value in state["state_dict"].values())
 
 
 def test_a_new_run_is_not_continued_from_an_old_one(tmp_path: Path, toy_config: Path) -> None:
     run(toy_config, tmp_path)
     with pytest.raises(NonFiniteError):
         train(toy_config, ["model.net.poison_at=0"], options(tmp_path))
-    assert not (tmp_path / "last_checkpoint").exists()
+    assert not (tmp_path / "last.pth").exists()
 
 
 def test_resume_checks(tmp_path: Path, toy_config: Path) -> None:

@@ -64,6 +64,10 @@ def work(rank: int, port: int, folder: str) -> None:
         results[name] = forward_backward(
             norm, parts(name, values)[rank], parts(name, weights)[rank]
         )
+    lonely = synchronise_norms(build((1, 3)))
+    rows = torch.full((1 - rank, 3), 4.0).double()  # one row, and none in the other process
+    results["lonely"] = forward_backward(lonely, rows, torch.ones_like(rows))
+    results["lonely"]["steps"] = lonely.num_batches_tracked
     results["sum"] = sum_over_processes(torch.tensor([float(rank + 1)]))
     torch.save(results, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
@@ -82,6 +86,11 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     mp.spawn(work, (port, str(tmp_path)), nprocs=2)
     ours = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     assert [float(part["sum"]) for part in ours] == [3.0, 3.0]
+    for part in (ours[0]["lonely"], ours[1]["lonely"]):  # what RowBatchNorm does alone
+        assert torch.equal(part["running mean"], torch.zeros(3).double())
+        assert torch.equal(part["running variance"], torch.ones(3).double())
+        assert int(part["steps"]) == 0
+        torch.testing.assert_close(part["output"], part["eval output"])
     for name, (values, weights) in inputs.items():
         wanted = reference(values, weights)
         first, second = (part[name] for part in ours)

@@ -5,7 +5,7 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
-from perception3d.engine.checkpoint_file import point_to, read_checkpoint
+from perception3d.engine.checkpoint_file import link_as_last, read_checkpoint
 
 BEST = "best.pth"
 
@@ -13,8 +13,8 @@ BEST = "best.pth"
 class CheckpointHook(Hook):  # type: ignore[misc]  # mmengine ships no types
     """Store a checkpoint every few epochs and at the end; keep the best by a metric.
 
-    Files: `epoch_N.pth` with optimiser state, `best.pth` with weights only. `last_checkpoint`
-    holds the name of the newest `epoch_N.pth`.
+    Files: `epoch_N.pth` with optimiser state, `best.pth` with weights only, and `last.pth`,
+    which is the newest `epoch_N.pth`.
 
     Args:
         interval: epochs between checkpoints.
@@ -53,7 +53,7 @@ class CheckpointHook(Hook):  # type: ignore[misc]  # mmengine ships no types
         if runner.rank != 0:
             return
         folder = Path(runner.work_dir)
-        point_to(folder, folder / f"epoch_{epoch}.pth")
+        link_as_last(folder / f"epoch_{epoch}.pth")
         if self.keep:
             for path in sorted(folder.glob("epoch_*.pth"), key=_epoch_of)[: -self.keep]:
                 if _epoch_of(path) < epoch:
