@@ -4,6 +4,10 @@ Paths on the command line are relative to the current folder; data_root in a con
 """
 
 import argparse
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout need not be installed
 
 from perception3d.engine import cli
 
@@ -22,7 +26,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--format-only", action="store_true", help="write the submission file, compute no metric"
     )
-    options.add_argument("--out", metavar="DIR", help="folder for the submission file and metrics.json")
+    options.add_argument(
+        "--out", metavar="DIR", help="folder for the submission file and metrics.json"
+    )
     options.add_argument("--show-dir", metavar="DIR", help="draw detections as PNG (no window)")
     options.add_argument(
         "--show-max", type=int, default=20, metavar="N", help="frames to draw, default 20"

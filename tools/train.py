@@ -4,6 +4,10 @@ Paths on the command line are relative to the current folder; data_root in a con
 """
 
 import argparse
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout need not be installed
 
 from perception3d.engine import cli
 

@@ -83,12 +83,13 @@ def evaluate(
     """
     if test_options is None:
         raise UserError("test: needs a checkpoint")
-    settings = load_config(config, config_options)
-    _set_output(settings, test_options)
     results: dict[str, dict[str, float]] = {}
     try:
         for path in _checkpoints(test_options):
             read_checkpoint(path)  # a wrong file is told before data are read
+            settings = load_config(config, config_options)
+            folder = _out_folder(test_options, path)
+            _set_output(settings, test_options, folder)
             chosen = dataclasses.replace(options or RunOptions(), load_from=str(path))
             runner = build_runner(settings, chosen, train=False)
             if test_options.show_dir is not None:
@@ -98,10 +99,10 @@ def evaluate(
                     )
                 )
             results[path.name] = runner.test()
-            if test_options.out is not None and distributed.rank() == 0:
+            if folder is not None and distributed.rank() == 0:
                 document = {"checkpoint": str(path), **figures(results[path.name])}
                 text = json.dumps(finite(document), indent=2) + "\n"
-                write_whole(Path(test_options.out) / "metrics.json", text.encode())
+                write_whole(folder / "metrics.json", text.encode())
     finally:
         distributed.stop_processes()
     return results
@@ -137,16 +138,24 @@ def _checkpoints(options: TestOptions) -> list[Path]:
     return sorted(found, key=lambda p: int(p.stem.removeprefix("epoch_")))
 
 
-def _set_output(settings: Config, options: TestOptions) -> None:
+def _out_folder(options: TestOptions, checkpoint: Path) -> Path | None:
+    """Make the folder for results; several checkpoints have one each."""
+    if options.out is None:
+        return None
+    folder = Path(options.out) / (checkpoint.stem if options.eval_all else "")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder.absolute()
+
+
+def _set_output(settings: Config, options: TestOptions, folder: Path | None) -> None:
     """Hand the submission options to the metrics of the test."""
-    if options.format_only and options.out is None:
+    if options.format_only and folder is None:
         raise UserError("--format-only needs --out DIR, the folder for the submission file")
     changes: dict[str, Any] = {}
     if options.format_only:
         changes["format_only"] = True
-    if options.out is not None:
-        Path(options.out).mkdir(parents=True, exist_ok=True)
-        changes["out_dir"] = str(Path(options.out).absolute())
+    if folder is not None:
+        changes["out_dir"] = str(folder)
     if changes:
         evaluator = settings.get("test_evaluator")
         if not isinstance(evaluator, dict):

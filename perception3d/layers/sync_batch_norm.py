@@ -87,10 +87,10 @@ class SyncBatchNorm(_BatchNorm):
         share = self.momentum
         if share is None:
             share = 1.0 / float(self.num_batches_tracked.clamp(min=1))
-        share = share * enough.to(self.running_mean.dtype)
+        weight = share * enough.to(self.running_mean.dtype)
         unbiased = variance * (total / (total - 1.0).clamp(min=1.0))
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-        self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), weight)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), weight)
 
 
 def synchronise_norms(module: nn.Module) -> nn.Module:

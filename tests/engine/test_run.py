@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from perception3d.engine.finite import NonFiniteError
+from perception3d.engine.network import load_dataset, load_network
 from perception3d.engine.options import RunOptions, TestOptions
-from perception3d.engine.run import evaluate, train
+from perception3d.engine.run import evaluate, figures, train
 from perception3d.errors import UserError
 
 QUICK = ["train_cfg.max_epochs=1"]
@@ -146,3 +147,37 @@ def test_the_log(tmp_path: Path, toy_config: Path) -> None:
         assert record["step_s"] >= record["data_s"] > 0
     assert list(log[-1]["seconds"]) == ["train", "val"]
     assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_figures_are_kept(tmp_path: Path, toy_config: Path) -> None:
+    run(toy_config, tmp_path / "a")
+    settings = TestOptions(str(tmp_path / "a" / "last.pth"), out=str(tmp_path / "figures"))
+    evaluate(toy_config, [], options(tmp_path / "a"), settings)
+    stored = json.loads((tmp_path / "figures" / "metrics.json").read_text())
+    assert stored["frames"] == 5.0
+    assert stored["checkpoint"].endswith("last.pth")
+
+
+def test_figures_of_classes() -> None:
+    metrics = {"nuscenes/mAP": 0.5, "nuscenes/car/AP": 0.7, "nuscenes/car/ATE": 0.2}
+    assert figures(metrics) == {"mAP": 0.5, "per_class": {"car": {"AP": 0.7, "ATE": 0.2}}}
+
+
+def test_format_only_needs_a_folder(tmp_path: Path, toy_config: Path) -> None:
+    run(toy_config, tmp_path)
+    with pytest.raises(UserError, match="--format-only needs --out DIR"):
+        evaluate(
+            *(toy_config, [], options(tmp_path)),
+            TestOptions(str(tmp_path / "last.pth"), format_only=True),
+        )
+
+
+def test_networks_load_without_a_runner(tmp_path: Path, toy_config: Path) -> None:
+    run(toy_config, tmp_path)
+    net = load_network(toy_config, tmp_path / "best.pth", "cpu")
+    assert not net.training
+    state = torch.load(tmp_path / "best.pth", weights_only=True)["state_dict"]
+    assert torch.equal(net.head.weight, state["net.head.weight"])
+    assert len(load_dataset(toy_config)) == 5
+    with pytest.raises(UserError, match="no section 'vla_dataloader'"):
+        load_dataset(toy_config, "vla")

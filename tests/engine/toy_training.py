@@ -98,6 +98,10 @@ class ToyMetric(BaseMetric):
 
     default_prefix = "toy"
 
+    def __init__(self, out_dir: str | None = None, format_only: bool = False) -> None:
+        super().__init__()
+        self.out_dir = out_dir
+
     def process(self, data_batch: Any, data_samples: Any) -> None:
         for sample in data_samples:
             height = float(sample["detections"].boxes.tensor[0, 2])
