@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from perception3d.parity import dsvt, encoder, partition
+from perception3d.parity import dsvt, encoder, geometry, partition, voxelization
 from perception3d.parity.case import Array, Case, CaseError
 
 Replay = Callable[[Case, torch.device], Mapping[str, object]]
@@ -36,6 +36,11 @@ KINDS: dict[str, Kind] = {
     "set_partition": Kind(partition.replay_set_partition),
     "encoder_layer": Kind(dsvt.replay_encoder_layer),
     "voxel_encoder": Kind(encoder.replay_voxel_encoder),
+    "iou": Kind(geometry.replay_iou),
+    "nms": Kind(geometry.replay_nms),
+    "points_in_boxes": Kind(geometry.replay_points_in_boxes),
+    "voxelize": Kind(voxelization.replay_voxelize),
+    "voxelize_hard": Kind(voxelization.replay_voxelize_hard),
     "detection_results": Kind(None),
     "detection_ground_truth": Kind(None),
 }
