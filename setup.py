@@ -75,8 +75,10 @@ class BuildNative(build_ext):
         debug = os.environ.get("P3D_DEBUG") == "1"
         defines = [f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"] + (["-DUSE_CUDA"] if cuda else [])
         # No -ffast-math, and no fused multiply-add unless a kernel asks for it: results must not
-        # depend on the machine.
+        # depend on the machine.  The two "no" flags change no result: nobody reads errno or the
+        # floating-point exception flags, which would forbid most vector loops with a condition.
         host = ["-fPIC", "-fopenmp", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
+        host += ["-fno-math-errno", "-fno-trapping-math"]
         host += ["-g", "-D_GLIBCXX_ASSERTIONS"] if debug else ["-DNDEBUG"]
         if not source.endswith(".cu"):
             return [self.compiler_of_host(), "-std=c++17", "-O3", *host, *defines]

@@ -89,9 +89,44 @@ P3D_INLINE void write_sum(const double* total, int64_t rows, int64_t columns, bo
   for (int64_t c = 0; c < columns; ++c) sum[c] = static_cast<Scalar>(total[c] / divisor);
 }
 
+// Few columns, as points have: the sums stay in registers from the first row to the result.
+template <int kColumns, typename Scalar>
+P3D_INLINE void sum_narrow_range(const Scalar* values, const Segments& segments, int64_t begin,
+                                 int64_t end, bool mean, Scalar* sum) {
+  const int64_t* order = segments.order;
+  const int64_t last = segments.offsets[segments.count] - 1;
+  for (int64_t segment = begin; segment < end; ++segment) {
+    const int64_t first = segments.offsets[segment];
+    const int64_t rows = segments.offsets[segment + 1] - first;
+    if (rows > kPieceRows) continue;
+    double total[kColumns] = {};
+    for (int64_t i = first; i < first + rows; ++i) {
+      __builtin_prefetch(values + order[std::min(i + kRowsAhead, last)] * kColumns);
+      const Scalar* value = values + order[i] * kColumns;
+#pragma GCC unroll 8
+      for (int c = 0; c < kColumns; ++c) total[c] += value[c];
+    }
+    const double divisor = mean && rows > 0 ? static_cast<double>(rows) : 1.0;
+#pragma GCC unroll 8
+    for (int c = 0; c < kColumns; ++c) {
+      sum[segment * kColumns + c] = static_cast<Scalar>(total[c] / divisor);
+    }
+  }
+}
+
 template <typename Scalar>
 P3D_INLINE void sum_range_of(const Scalar* values, const Segments& segments, int64_t begin,
                              int64_t end, int64_t columns, bool mean, double* total, Scalar* sum) {
+  switch (columns) {
+    case 3:
+      return sum_narrow_range<3>(values, segments, begin, end, mean, sum);
+    case 4:
+      return sum_narrow_range<4>(values, segments, begin, end, mean, sum);
+    case 5:
+      return sum_narrow_range<5>(values, segments, begin, end, mean, sum);
+    case 6:
+      return sum_narrow_range<6>(values, segments, begin, end, mean, sum);
+  }
   const int64_t all_rows = segments.offsets[segments.count];
   for (int64_t segment = begin; segment < end; ++segment) {
     const int64_t first = segments.offsets[segment];
