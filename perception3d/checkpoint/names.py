@@ -69,11 +69,36 @@ _DSVT_BACKBONE = (
     NameRule(rf"{_POOLING}\.norm\.(.+)", r"backbone.stages.\1.pooling.norm.\2"),
 )
 
+_BLOCK = r"backbone_2d\.blocks\.(\d+)\.(\d+)"
+_OUR_BLOCK = r"neck.levels.\1.\2"
+
+# As in Haiyang-W/DSVT, pcdet/models/backbones_2d/base_bev_res_backbone.py.  A transposed
+# convolution (in, out, k, k) meets a transposed one here and a plain one (out, in, k, k) a plain
+# one, so no weight is ever turned; where in = out a turned one would fit without a word.
+_RESIDUAL_BEV = (
+    NameRule(rf"{_BLOCK}\.conv([12])\.(.+)", rf"{_OUR_BLOCK}.conv\3.\4"),
+    NameRule(rf"{_BLOCK}\.bn([12])\.(.+)", rf"{_OUR_BLOCK}.norm\3.\4"),
+    NameRule(rf"{_BLOCK}\.downsample_layer\.([01])\.(.+)", rf"{_OUR_BLOCK}.shortcut.\3.\4"),
+    NameRule(r"backbone_2d\.deblocks\.(\d+)\.([01])\.(.+)", r"neck.resamplers.\1.\2.\3"),
+)
+
+_BRANCH = r"dense_head\.heads_list\.(\d+)\.([a-z_]+)\.(\d+)"
+_OUR_BRANCH = r"head.branches.\1.branches.\2.\3"
+
+# As in open-mmlab/OpenPCDet, pcdet/models/dense_heads/center_head.py
+_CENTER_HEAD = (
+    NameRule(r"dense_head\.shared_conv\.0\.(.+)", r"head.shared.conv.\1"),
+    NameRule(r"dense_head\.shared_conv\.1\.(.+)", r"head.shared.norm.\1"),
+    NameRule(rf"{_BRANCH}\.0\.(.+)", rf"{_OUR_BRANCH}.conv.\4"),
+    NameRule(rf"{_BRANCH}\.1\.(.+)", rf"{_OUR_BRANCH}.norm.\4"),
+    NameRule(rf"{_BRANCH}\.(weight|bias)", rf"{_OUR_BRANCH}.\4"),
+)
+
 # The training step counter of OpenPCDet's detectors.
 _COUNTERS = (NameRule(r"global_step", None),)
 
 SYSTEMS: dict[str, tuple[NameRule, ...]] = {
-    "dsvt": _COUNTERS + _DYNAMIC_ENCODER + _DSVT_BACKBONE,
+    "dsvt": _COUNTERS + _DYNAMIC_ENCODER + _DSVT_BACKBONE + _RESIDUAL_BEV + _CENTER_HEAD,
 }
 
 

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 
 import torch
 
-from perception3d.parity import dsvt, encoder, geometry, partition, voxelization
+from perception3d.parity import (
+    bev,
+    center_head,
+    dsvt,
+    encoder,
+    geometry,
+    partition,
+    voxelization,
+)
 from perception3d.parity.case import Array, Case, CaseError
 
 Replay = Callable[[Case, torch.device], Mapping[str, object]]
@@ -41,6 +49,12 @@ KINDS: dict[str, Kind] = {
     "points_in_boxes": Kind(geometry.replay_points_in_boxes),
     "voxelize": Kind(voxelization.replay_voxelize),
     "voxelize_hard": Kind(voxelization.replay_voxelize_hard),
+    "bev_backbone": Kind(bev.replay_bev_backbone),
+    "head_forward": Kind(center_head.replay_head_forward),
+    "head_targets": Kind(center_head.replay_head_targets),
+    "head_loss_decode": Kind(
+        center_head.replay_head_loss_decode, center_head.expected_head_loss_decode
+    ),
     "detection_results": Kind(None),
     "detection_ground_truth": Kind(None),
 }

@@ -1,0 +1,1 @@
+"""From a BEV map to boxes."""

@@ -1,0 +1,1 @@
+"""From sparse voxels to the map that a head reads."""

@@ -1,0 +1,174 @@
+"""Sparse voxels to a dense bird's-eye-view (BEV) map, and the residual network on it."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from perception3d.checks import FLOATS, check_tensor
+from perception3d.structures import SparseVoxels
+
+_NORM_EPS = 1e-3
+_NORM_MOMENTUM = 0.01
+
+
+def scatter_to_bev(voxels: SparseVoxels) -> Tensor:
+    """Lay voxel features out on a dense map; cells without a voxel are zero.
+
+    Args:
+        voxels: N voxels with C channels on a grid of (D, H, W) cells, z, y, x.
+
+    Returns:
+        (B, C * D, H, W), channel c * D + z, in channels-last memory; frames without voxels are
+        zero maps.
+    """
+    depth, height, width = voxels.spatial_shape
+    channels = voxels.features.shape[1]
+    frame, z, y, x = voxels.coords.long().unbind(1)
+    canvas = voxels.features.new_zeros(voxels.batch_size * height * width, channels, depth)
+    # Voxels are unique, so nothing is written twice and the result has no order to depend on.
+    canvas[(frame * height + y) * width + x, :, z] = voxels.features
+    shape = (voxels.batch_size, height, width, channels * depth)
+    return canvas.view(shape).permute(0, 3, 1, 2)
+
+
+class ResidualBlock(nn.Module):
+    """conv3x3 - BN - ReLU - conv3x3 - BN, plus the shortcut, ReLU.
+
+    Args:
+        in_channels, out_channels: widths.
+        stride: of the first convolution.
+        project: shortcut through conv1x1 - BN; needed where stride or width changes.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int = 1, *, project: bool = False
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+        self.norm1 = _norm(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
+        self.norm2 = _norm(out_channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if project:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), _norm(out_channels)
+            )
+
+    def forward(self, bev: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
+        inner = torch.relu(self.norm1(self.conv1(bev)))
+        return torch.relu(self.norm2(self.conv2(inner)) + self.shortcut(bev))
+
+
+class BevBackbone(nn.Module):
+    """Dense map and residual 2-D network: levels of falling resolution, joined at one resolution.
+
+    Level i is a block with a projection shortcut (also at stride 1), then `blocks[i]` plain ones.
+    Its result is brought to the output resolution by a transposed convolution with
+    kernel = stride, or for upsampling below 1 by a plain strided convolution
+    (Haiyang-W/DSVT: pcdet/models/backbones_2d/base_bev_res_backbone.py).
+
+    Args:
+        in_channels: channels of the map: channels of a voxel times cells in z.
+        blocks: plain blocks per level.
+        strides: stride of each level relative to the one before.
+        channels: width of each level.
+        upsample: upsampling of each level; 0.5 halves the resolution.
+        upsample_channels: width of each level's share of the output.
+
+    Attributes:
+        stride: cells of the voxel grid per cell of the output, along x and y.
+        out_channels: width of the output.
+
+    Raises:
+        ValueError: lists of unequal length, or levels that end at different resolutions.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        blocks: Sequence[int] = (1, 2, 2),
+        strides: Sequence[int] = (1, 2, 2),
+        channels: Sequence[int] = (128, 128, 256),
+        upsample: Sequence[float] = (1, 2, 4),
+        upsample_channels: Sequence[int] = (128, 128, 128),
+    ) -> None:
+        super().__init__()
+        lists = {
+            "blocks": blocks,
+            "strides": strides,
+            "channels": channels,
+            "upsample": upsample,
+            "upsample_channels": upsample_channels,
+        }
+        lengths = {name: len(values) for name, values in lists.items()}
+        if len(set(lengths.values())) > 1 or not blocks:
+            raise ValueError(f"BevBackbone: one entry per level is needed, got {lengths}")
+        self.in_channels = in_channels
+        self.out_channels = sum(upsample_channels)
+        self.total_stride = math.prod(strides)
+        self.stride = _output_stride(strides, upsample)
+        widths = [in_channels, *channels]
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                ResidualBlock(widths[i], widths[i + 1], strides[i], project=True),
+                *(ResidualBlock(widths[i + 1], widths[i + 1]) for _ in range(blocks[i])),
+            )
+            for i in range(len(blocks))
+        )
+        self.resamplers = nn.ModuleList(
+            _resampler(width, out, factor)
+            for width, out, factor in zip(channels, upsample_channels, upsample, strict=True)
+        )
+
+    def forward(self, voxels: SparseVoxels) -> Tensor:
+        """Turn N voxels on a (D, H, W) grid into a map (B, out_channels, H / stride, W / stride).
+
+        Raises:
+            ValueError: channels times D is not `in_channels`, or a grid that the strides do not
+                divide.
+        """
+        return self.refine(scatter_to_bev(voxels))
+
+    def refine(self, bev: Tensor) -> Tensor:
+        """Run the 2-D network on a dense map (B, in_channels, H, W); see `forward`."""
+        check_tensor("BevBackbone", "bev", bev, ("B", self.in_channels, "H", "W"), FLOATS)
+        if bev.shape[2] % self.total_stride or bev.shape[3] % self.total_stride:
+            raise ValueError(
+                f"BevBackbone: map size must be a multiple of the strides' product "
+                f"{self.total_stride}, got (H, W) = {tuple(bev.shape[2:])}; change the voxel size "
+                "or the range"
+            )
+        parts = []
+        for level, resampler in zip(self.levels, self.resamplers, strict=True):
+            bev = level(bev)
+            parts.append(resampler(bev))
+        return torch.cat(parts, dim=1)
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=_NORM_EPS, momentum=_NORM_MOMENTUM)
+
+
+def _resampler(in_channels: int, out_channels: int, factor: float) -> nn.Sequential:
+    conv: nn.Module
+    if factor >= 1:
+        size = round(factor)
+        conv = nn.ConvTranspose2d(in_channels, out_channels, size, size, bias=False)
+    else:
+        size = round(1 / factor)
+        conv = nn.Conv2d(in_channels, out_channels, size, size, bias=False)
+    return nn.Sequential(conv, _norm(out_channels), nn.ReLU())
+
+
+def _output_stride(strides: Sequence[int], upsample: Sequence[float]) -> int:
+    """Return the stride of the output; ValueError unless all levels end at the same whole one."""
+    ends = [math.prod(strides[: i + 1]) / factor for i, factor in enumerate(upsample)]
+    if max(ends) - min(ends) > 1e-6 or abs(ends[0] - round(ends[0])) > 1e-6:
+        raise ValueError(
+            "BevBackbone: all levels must end at one whole stride (product of strides so far / "
+            f"upsample), got {ends}"
+        )
+    return round(ends[0])
