@@ -9,6 +9,8 @@ from perception3d.checkpoint import load_official, translate
 from perception3d.layers.attention import SetEncoderLayer
 from perception3d.models.backbones import DSVT
 from perception3d.models.backbones.dsvt import DSVTBlock, DSVTStageModule
+from perception3d.models.necks.bev import scatter_to_bev
+from perception3d.parity.bev import build_bev_backbone
 from perception3d.parity.case import Case, CaseError
 from perception3d.parity.partition import dsvt_stages
 from perception3d.parity.replay import Outputs, replay_module, set_norms
@@ -76,6 +78,10 @@ def replay_backbone(case: Case, device: torch.device) -> dict[str, object]:
             SparseVoxels(inputs["features"], coords, shape, case.config["batch_size"])
         )
         named["features"] = voxels.features
+        if case.config.get("bev_backbone"):
+            named["spatial_features"] = scatter_to_bev(voxels)
+            neck = _build_neck(case).to(device).train(backbone.training)
+            named["spatial_features_2d"] = neck(voxels)
         return Outputs(voxels.features, named, {"coords": voxels.coords})
 
     return replay_module(case, device, build=build, forward=forward, inputs=("features",))
@@ -106,6 +112,13 @@ def build_backbone(case: Case) -> DSVT:
         momentum=config["pos_bn_momentum"],
     )
     return backbone
+
+
+def _build_neck(case: Case) -> nn.Module:
+    """Build the BEV backbone that follows, with the recorded weights."""
+    neck = build_bev_backbone(case.config["bev_backbone"])
+    load_official(neck, case.parameters("backbone_2d."), "dsvt", part="backbone_2d")
+    return neck
 
 
 def first_slots(voxel_of_slot: Tensor, repeated: Tensor, num_voxels: int) -> Tensor:

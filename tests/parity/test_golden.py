@@ -33,8 +33,6 @@ def test_case_is_within_its_tolerances(case: Case):
         find_kind(case)
     except CaseError as error:
         pytest.skip(str(error))
-    if case.config.get("bev_backbone"):
-        pytest.skip("the BEV neck is not here yet")
     outcome = run_case(case, torch.device("cpu"))
     assert outcome.passed, "\n".join(outcome.failures)
 
