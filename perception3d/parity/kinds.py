@@ -12,6 +12,7 @@ import torch
 from perception3d.parity import (
     bev,
     center_head,
+    detection_eval,
     dsvt,
     encoder,
     geometry,
@@ -55,9 +56,15 @@ KINDS: dict[str, Kind] = {
     "head_loss_decode": Kind(
         center_head.replay_head_loss_decode, center_head.expected_head_loss_decode
     ),
+    "detection_eval": Kind(
+        detection_eval.replay_detection_eval, detection_eval.expected_detection_eval
+    ),
     "detection_results": Kind(None),
     "detection_ground_truth": Kind(None),
 }
+
+# Kinds that wait for what they replay.
+NOT_BUILT: dict[str, str] = {"transfusion_head": "TransFusion head"}
 
 # Kinds whose network depends on the system.
 SYSTEM_KINDS: dict[tuple[str, str], Kind] = {
@@ -68,6 +75,8 @@ SYSTEM_KINDS: dict[tuple[str, str], Kind] = {
 def find_kind(case: Case) -> Kind:
     """Return how to replay a case; CaseError if nothing here can."""
     kind = SYSTEM_KINDS.get((case.system, case.kind)) or KINDS.get(case.kind)
+    if kind is None and case.kind in NOT_BUILT:
+        raise CaseError(f"{NOT_BUILT[case.kind]}: not built yet")
     if kind is None:
         raise CaseError(f"no replay for kind {case.kind!r} of system {case.system!r}")
     return kind
