@@ -257,7 +257,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add("--no-cameras", action="store_true", help="leave the images out")
     add("--velocities", type=Path, help=".npz with annotation_token and velocity_global")
     add("--workers", type=int, default=4, help="processes")
-    parser.set_defaults(run=_command)
+    parser.set_defaults(command=_command)
 
 
 def _command(args: argparse.Namespace, progress: Progress) -> list[str]:

@@ -45,7 +45,9 @@ class TableOptions:
         return iterate_json_array(self.folder / f"{name}.json")
 
     def check(self) -> None:
-        """Raise UserError unless root and version exist."""
+        """Raise UserError unless root and version exist and max_sweeps is a count."""
+        if self.max_sweeps < 0:
+            raise UserError(f"max_sweeps must be >= 0, got {self.max_sweeps}")
         if not self.root.is_dir():
             raise UserError(f"data root {self.root} is no folder; give --root-path")
         if not (self.folder / "sample.json").is_file():

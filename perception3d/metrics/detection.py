@@ -143,7 +143,8 @@ def evaluate_boxes(
     Returns:
         As the devkit's metrics_summary.json: label_aps {class: {threshold: AP}}, mean_dist_aps
         {class: AP}, mean_ap, label_tp_errors {class: {error: value, NaN where undefined}},
-        tp_errors, tp_scores, nd_score.
+        tp_errors, tp_scores, nd_score; and num_ground_truth {class: boxes that count}, which the
+        devkit does not tell: classes without any pull mean_ap down by their AP of 0.
     """
     truth, found = ground_truth.counted(settings), detections.counted(settings)
     label_aps: dict[str, dict[str, float]] = {}
@@ -166,7 +167,8 @@ def evaluate_boxes(
                 }
         for error in (settings.undefined or {}).get(name, ()):
             label_errors[name][error] = float("nan")
-    return _summary(label_aps, label_errors, settings)
+    counts = {name: int((truth.names == name).sum()) for name in settings.class_range}
+    return {**_summary(label_aps, label_errors, settings), "num_ground_truth": counts}
 
 
 def _summary(

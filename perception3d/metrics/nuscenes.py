@@ -130,7 +130,8 @@ class NuScenesMetric(BaseMetric):  # type: ignore[misc]  # mmengine ships no typ
             results: what `process` kept, of all processes; frames may repeat.
 
         Returns:
-            mAP, NDS, mATE, mASE, mAOE, mAVE, mAAE, and per class `car/AP`, `car/ATE`, ...;
+            mAP, NDS, mATE, mASE, mAOE, mAVE, mAAE; mAP_present, the mean over the classes that
+            have ground truth at all (no official figure); per class `car/AP`, `car/ATE`, ...;
             undefined errors are left out.  `self.summary` holds all figures.
         """
         classes = self._setting("classes")
@@ -182,6 +183,12 @@ def flat_figures(summary: dict[str, Any]) -> dict[str, float]:
     figures = {"mAP": summary["mean_ap"], "NDS": summary["nd_score"]}
     for error, short in ERRORS.items():
         figures[f"m{short}"] = summary["tp_errors"][error]
+    present = [
+        summary["mean_dist_aps"][name]
+        for name, count in summary["num_ground_truth"].items()
+        if count
+    ]
+    figures["mAP_present"] = sum(present) / len(present) if present else 0.0
     for name, precision in summary["mean_dist_aps"].items():
         figures[f"{name}/AP"] = precision
         for error, short in ERRORS.items():

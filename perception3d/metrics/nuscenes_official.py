@@ -6,6 +6,7 @@ import io
 import json
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,8 @@ def official_metrics(document: dict[str, Any], tables: "NuScenes", split: str) -
         split: predefined split or one of `splits.json`.
 
     Returns:
-        What the devkit writes as metrics_summary.json (without time and settings); NaN is None.
+        What the devkit writes as metrics_summary.json (without time and settings), NaN as None,
+        and num_ground_truth {class: boxes that count}.
 
     Raises:
         UserError: results that do not fit format or split, a split without annotations.
@@ -90,10 +92,14 @@ def official_metrics(document: dict[str, Any], tables: "NuScenes", split: str) -
             f"version {tables.version} has no annotations to evaluate against; "
             "write the submission with --format-only --out DIR"
         )
-    if not any(document["results"].values()) or not _has_objects(tables, set(tokens)):
-        # the devkit stops where one side has no box at all; its figures would be these
+    if not _has_objects(tables, set(tokens)):  # the devkit stops where there is nothing to find
         nothing = evaluate_boxes(GlobalBoxes.empty(), GlobalBoxes.empty())
         return {key: plain(value) for key, value in nothing.items()}
+    if not any(document["results"].values()):  # it stops there too, but a far box does not count
+        document = {
+            **document,
+            "results": {**document["results"], tokens[0]: [_far_box(tokens[0])]},
+        }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "results.json"
         path.write_text(json.dumps(document))
@@ -104,6 +110,8 @@ def official_metrics(document: dict[str, Any], tables: "NuScenes", split: str) -
         metrics, _ = evaluation.evaluate()
     summary = metrics.serialize()
     del summary["cfg"], summary["eval_time"]
+    counted = Counter(box.detection_name for box in evaluation.gt_boxes.all)
+    summary["num_ground_truth"] = {name: counted[name] for name in evaluation.cfg.class_names}
     return {key: plain(value) for key, value in summary.items()}
 
 
@@ -114,9 +122,24 @@ def _has_objects(tables: "NuScenes", tokens: set[str]) -> bool:
     )
 
 
+def _far_box(token: str) -> dict[str, Any]:
+    return {
+        "sample_token": token,
+        "translation": [1e9, 1e9, 0.0],
+        "size": [1.0, 1.0, 1.0],
+        "rotation": [1.0, 0.0, 0.0, 0.0],
+        "velocity": [0.0, 0.0],
+        "detection_name": "car",
+        "detection_score": 0.0,
+        "attribute_name": "",
+    }
+
+
 def plain(value: Mapping[Any, Any] | float) -> dict[str, Any] | float | None:
-    """Turn nested figures into JSON: dicts with string keys, Python floats, None for NaN."""
+    """Turn nested figures into JSON: dicts with string keys, Python numbers, None for NaN."""
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, int):
+        return value
     number = float(value)
     return None if math.isnan(number) else number

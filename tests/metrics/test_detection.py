@@ -81,6 +81,9 @@ class TestByHand:
         figures = evaluate_boxes(self.TRUTH, replace(self.TRUTH, scores=np.linspace(0.9, 0.6, 4)))
         assert figures["mean_dist_aps"]["car"] == pytest.approx(1.0)
         assert figures["mean_ap"] == pytest.approx(0.1)  # nine classes are absent
+        counts = figures["num_ground_truth"]
+        assert {name for name, count in counts.items() if count} == {"car"}
+        assert counts["car"] == 4
         assert all(figures["label_tp_errors"]["car"][error] < 1e-12 for error in ERRORS)
         assert figures["tp_errors"]["trans_err"] == pytest.approx(0.9)
         # 5 * mAP + three errors over 10 classes, velocity and attribute over 8, heading over 9
@@ -239,6 +242,7 @@ def test_recorded_figures(golden_detection):
     """golden/detection/eval_synthetic.json, tolerance 1e-9."""
     case = json.loads((golden_detection / "eval_synthetic.json").read_text())
     figures = evaluate_boxes(boxes_of(case["ground_truth"]), boxes_of(case["detections"]))
+    assert sum(figures.pop("num_ground_truth").values()) > 0
     assert_same_figures(figures, case["summary"])
 
 

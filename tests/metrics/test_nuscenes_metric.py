@@ -93,6 +93,11 @@ class TestRecordedFrame:
     def expected(self, golden_detection):
         return json.loads((golden_detection / "eval_summary.json").read_text())
 
+    def counts(self):
+        """Half of the classes are there within their range: mAP cannot exceed 0.5."""
+        present = {"car": 4, "truck": 2, "pedestrian": 10, "barrier": 14, "traffic_cone": 3}
+        return {name: present.get(name, 0) for name in nuscenes_results.CLASSES}
+
     @pytest.fixture
     def document(self, golden_detection):
         return json.loads((golden_detection / "eval_detections_frame.json").read_text())
@@ -100,6 +105,7 @@ class TestRecordedFrame:
     def test_tables(self, real_frame, document, expected):
         tables = load_tables(real_frame, "v1.0-mini")
         found = official_metrics(document, tables, "mini_train")
+        assert found.pop("num_ground_truth") == self.counts()
         assert_same(found, expected["official_DetectionEval_mini_train"])
 
     def test_infos_with_true_velocities(self, real_frame, document, expected, tmp_path):
@@ -109,6 +115,7 @@ class TestRecordedFrame:
             velocities=real_frame / "boxes_lidar.npz",
         )
         found = info_metrics(document["results"], summary.path)
+        assert found.pop("num_ground_truth") == self.counts()
         assert_same(found, expected["evalboxes_route_with_true_velocities"])
 
 
@@ -136,12 +143,16 @@ class TestBothRoutes:
             targets = sample.targets.take(torch.from_numpy(seen))
             scores = torch.full((len(targets),), 0.9)
             entries.append(entry(sample, Detections(targets.boxes, scores, targets.labels)))
-        figures, _ = evaluate(dataset, entries)
+        figures, metric = evaluate(dataset, entries)
+        counts = metric.summary["num_ground_truth"]
+        assert counts["car"] > 0 == counts["bus"]
         for name in ("car", "truck", "pedestrian"):
             assert figures[f"nuscenes/{name}/AP"] == pytest.approx(1.0)
             assert figures[f"nuscenes/{name}/ATE"] < 1e-4
             assert figures[f"nuscenes/{name}/AOE"] < 0.1  # the boxes of the tables are tilted
         assert figures["nuscenes/bus/AP"] == 0.0
+        assert figures["nuscenes/mAP_present"] == pytest.approx(1.0)
+        assert figures["nuscenes/mAP"] == pytest.approx(sum(c > 0 for c in counts.values()) / 10)
 
     def test_cycles_in_a_rack_do_not_count(self, dataset):
         """The rack of the first scene holds a bicycle; finding it or not changes nothing."""
