@@ -80,9 +80,17 @@ def result_boxes(
         detections: boxes in the LiDAR frame; NaN velocities become 0.
         lidar_to_global: (4, 4).
         classes: names that the labels index.
+
+    Raises:
+        UserError: a label beyond the classes.
     """
     if not len(detections):
         return []
+    if int(detections.labels.max()) >= len(classes):
+        raise UserError(
+            f"the model predicts label {int(detections.labels.max())}, the data set has "
+            f"{len(classes)} classes ({', '.join(classes)}); give both the same class list"
+        )
     boxes = detections.boxes.tensor.double().cpu().numpy()
     turn, shift = lidar_to_global[:3, :3], lidar_to_global[:3, 3]
     centers = boxes[:, :3] @ turn.T + shift

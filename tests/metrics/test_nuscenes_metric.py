@@ -278,6 +278,12 @@ class TestResults:
         found = [box["detection_score"] for box in written["results"][sample.token]]
         assert found == pytest.approx(scores[-500:].flip(0).tolist())
 
+    def test_label_beyond_the_classes(self):
+        boxes = Boxes3D(torch.ones(2, 9))
+        two = Detections(boxes, torch.ones(2), torch.tensor([0, 3]))
+        with pytest.raises(UserError, match=r"predicts label 3, the data set has 2 classes \(a, b"):
+            result_boxes("a", two, np.eye(4), ["a", "b"])
+
     def test_unknown_velocity_is_written_as_standing(self, dataset):
         boxes = torch.ones(1, 9)
         boxes[0, 7:] = float("nan")
