@@ -83,10 +83,10 @@ def _fake(
     x_slowest: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     voxels = coords.shape[0]
-    windows = torch.library.get_ctx().new_dynamic_size()
+    offsets = torch.library.get_ctx().new_dynamic_size(min=1)  # windows + 1
     return (
         coords.new_empty(voxels, dtype=torch.int64),
         coords.new_empty(voxels, dtype=torch.int64),
-        coords.new_empty(windows + 1, dtype=torch.int64),
+        coords.new_empty(offsets, dtype=torch.int64),
         coords.new_empty((voxels, 3)),
     )

@@ -1,0 +1,58 @@
+"""The measuring protocol."""
+
+import time
+
+import pytest
+import torch
+
+from perception3d.benchmark.measure import SHORTEST_SAMPLE, Timing, measure, paired_ratio
+
+
+def test_candidates_alternate_after_two_warm_ups():
+    calls = []
+
+    def candidate(name):
+        def run():
+            calls.append(name)
+            time.sleep(SHORTEST_SAMPLE)  # long enough to be called once per sample
+
+        return run
+
+    timings = measure(
+        {"a": candidate("a"), "b": candidate("b")}, threads=1, cpu_time=False, rounds=3
+    )
+    assert calls[:6] == ["a"] * 3 + ["b"] * 3  # two warm-ups and the one that sets the repeats
+    assert calls[6:] == ["a", "b"] * 3
+    assert len(timings["a"].rounds) == 3
+    assert timings["a"].median == pytest.approx(1000 * SHORTEST_SAMPLE, rel=0.5)
+
+
+def test_short_calls_are_repeated():
+    count = 0
+
+    def run():
+        nonlocal count
+        count += 1
+
+    timing = measure({"a": run}, threads=1, cpu_time=False, rounds=2)["a"]
+    assert count > 100
+    assert timing.median < 1.0
+
+
+def test_sleeping_costs_no_cpu_time():
+    timing = measure({"a": lambda: time.sleep(0.02)}, threads=1, cpu_time=True, rounds=2)["a"]
+    assert timing.median < 10.0
+
+
+def test_thread_count_is_set_and_restored():
+    before, seen = torch.get_num_threads(), []
+    measure({"a": lambda: seen.append(torch.get_num_threads())}, threads=3, cpu_time=True, rounds=1)
+    assert set(seen) == {3}
+    assert torch.get_num_threads() == before
+
+
+def test_ratio_is_paired_by_round():
+    # Unpaired medians would give 2 / 2 = 1: the machine was slow in different rounds.
+    ours, peer = Timing((1.0, 2.0, 9.0)), Timing((2.0, 4.0, 1.0))
+    assert paired_ratio(ours, peer) == (2.0, 1 / 9, 2.0)
+    assert ours.spread == 4.0

@@ -1,0 +1,115 @@
+"""Rows, peers and the report."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from perception3d.benchmark import run, workloads
+from perception3d.benchmark.registry import ROWS
+from perception3d.benchmark.row import Case, Row
+from perception3d.benchmark.workloads import WORKLOADS, MissingData, make_workload
+from perception3d.ops import voxelize, window_partition
+
+FIELDS = {
+    *("op", "workload", "dtype", "device", "threads", "direction", "ours_ms", "peer_name"),
+    *("peer_ms", "ratio", "floor_ms", "floor_kind", "ours_over_floor", "max_err", "n", "spread"),
+}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("name", ["tiny", "tail"])
+def test_ours_and_every_peer_agree(row, name):
+    if name not in row.workloads:
+        pytest.skip("row does not use this workload")
+    case = row.prepare(make_workload(name))
+    assert case.max_error <= row.tolerance
+    assert case.peers
+    assert case.floor_bytes > 0
+    for peer in case.peers.values():
+        peer()
+
+
+def test_row_names_are_unique():
+    names = [row.name for row in ROWS]
+    assert len(set(names)) == len(names)
+    assert all(set(row.workloads) <= set(WORKLOADS) for row in ROWS)
+    assert all(set(row.required) <= set(row.prepare(make_workload("tiny")).peers) for row in ROWS)
+
+
+def test_peers_compute_the_same_means():
+    rows = [row for row in ROWS if row.op == "voxelize"]
+    assert rows
+    for row in rows:
+        case = row.prepare(make_workload("tiny"))
+        ours = case.ours()
+        for name, peer in case.peers.items():
+            if "no mean" not in name:
+                torch.testing.assert_close(peer(), ours)
+
+
+def test_report_has_all_fields_and_is_written_whole(tmp_path):
+    lines = []
+    report = run.run_benchmark(["set_partition/*", "voxelize/fine*"], ["tiny"], 2, lines.append)
+    path = tmp_path / "folder" / "report.json"
+    run.write_report(report, path)
+    stored = json.loads(path.read_text())
+    assert list(path.parent.iterdir()) == [path]
+    assert {row["op"] for row in stored["rows"]} == {"set_partition", "voxelize"}
+    assert all(set(row) >= FIELDS for row in stored["rows"])
+    assert all(row["ours_ms"] > 0 and math.isfinite(row["ratio"]) for row in stored["rows"])
+    assert {"commit", "torch", "processor", "load_1_minute"} <= set(stored["machine"])
+    assert any("set_partition/dsvt_pillar_waymo" in line for line in lines)
+
+
+def test_a_wrong_result_is_not_timed(monkeypatch):
+    def never():
+        raise AssertionError("timed although wrong")
+
+    row = Row(
+        "op", "wrong", lambda workload: Case(never, {"peer": never}, 1e-3, 8), ("tiny",), 1e-5
+    )
+    monkeypatch.setattr(run, "ROWS", (row,))
+    report = run.run_benchmark(["*"], ["tiny"], 2, lambda line: None)
+    assert "ours_ms" not in report["rows"][0]
+    assert run.failures(report, 0.0) == ["op/wrong tiny: wrong result"]
+
+
+def test_slow_rows_fail_the_check(monkeypatch):
+    def slow():
+        return sum(range(20_000))
+
+    case = Case(slow, {"fast": lambda: None}, 0.0, 8)
+    row = Row("op", "slow", lambda workload: case, ("tiny",), required={"fast": 1.0})
+    monkeypatch.setattr(run, "ROWS", (row,))
+    report = run.run_benchmark(["*"], ["tiny"], 2, lambda line: None)
+    assert len(run.failures(report, 0.5)) == 1
+    assert run.failures(report, 0.0) == []
+
+
+def test_missing_frame_is_skipped_visibly(monkeypatch, tmp_path):
+    monkeypatch.setenv("P3D_DATA", str(tmp_path))
+    with pytest.raises(MissingData, match="set P3D_DATA"):
+        make_workload("f10")
+    lines = []
+    report = run.run_benchmark(["*"], ["f1"], 2, lines.append)
+    assert report["rows"] == []
+    assert "no nuScenes frame" in report["skipped"][0]
+    assert any(line.startswith("skipped f1") for line in lines)
+
+
+def test_workload_sizes():
+    assert make_workload("w180").points.shape == (180_000, 5)
+    tiny = make_workload("tiny")
+    frame = torch.zeros(len(tiny.points), dtype=torch.int32)
+    extent = (-74.88, -74.88, -2.0, 74.88, 74.88, 4.0)
+    assert voxelize(tiny.points, frame, 1, (0.32, 0.32, 6.0), extent)[1].shape[0] == 500
+    tail = make_workload("tail").raised()
+    frame = torch.zeros(len(tail), dtype=torch.int32)
+    coords = voxelize(tail, frame, 1, (0.32, 0.32, 0.1875), extent)[1]
+    offsets = window_partition(coords, 1, (32, 468, 468), (32, 12, 12), (0, 0, 0))[2]
+    assert offsets.diff().sort().values.tolist() == [1] * 500 + [2000]
+    with pytest.raises(ValueError, match="name must be one of"):
+        make_workload("f2")
+    assert torch.equal(make_workload("w180").points, workloads.make_workload("w180").points)
