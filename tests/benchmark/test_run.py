@@ -18,11 +18,11 @@ FIELDS = {
 }
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-@pytest.mark.parametrize("name", ["tiny", "tail"])
+SMALL = [(row, name) for row in ROWS for name in ("tiny", "tail") if name in row.workloads]
+
+
+@pytest.mark.parametrize(("row", "name"), SMALL, ids=lambda value: getattr(value, "name", value))
 def test_ours_and_every_peer_agree(row, name):
-    if name not in row.workloads:
-        pytest.skip("row does not use this workload")
     case = row.prepare(make_workload(name))
     assert case.max_error <= row.tolerance
     assert case.peers
