@@ -81,6 +81,30 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_pictures(parser: argparse.ArgumentParser) -> None:
+    """Add how pictures look."""
+    parser.add_argument(
+        "--forward",
+        choices=("x", "y"),
+        default="y",
+        help="LiDAR axis that points ahead: y (nuScenes, default) or x (KITTI, Waymo)",
+    )
+    parser.add_argument(
+        "--color-by",
+        choices=("height", "intensity"),
+        default="height",
+        help="what colours the points, default height",
+    )
+    parser.add_argument(
+        "--reach",
+        type=float,
+        default=54.0,
+        metavar="M",
+        help="metres to each edge of the bird's-eye view, default 54",
+    )
+    parser.add_argument("--show", action="store_true", help="also open a window (needs a display)")
+
+
 def run_options(arguments: argparse.Namespace) -> RunOptions:
     """Return the run options among the parsed arguments; absent ones keep their default."""
     names = {field.name for field in dataclasses.fields(RunOptions)}
