@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout need not
 
 from perception3d.engine import cli
 
-DATASETS = ("perception3d.data.nuscenes_info",)
+DATASETS = ("perception3d.data.nuscenes_info", "perception3d.simulation.command")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,0 +1,1 @@
+"""A driving-scene simulator that writes a nuScenes-schema data set."""
