@@ -14,6 +14,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError
 
 ROOT = Path(__file__).parent.resolve()
 CSRC = Path("csrc")
@@ -39,66 +40,74 @@ class BuildNative(build_ext):
         """Compile what is out of date and link `ext`."""
         from torch.utils.cpp_extension import include_paths, library_paths
 
+        # CUDA's own headers and libraries are found by nvcc, which compiles and links then.
         cuda = ext.name.endswith("_cuda")
-        device = "cuda" if cuda else "cpu"
-        includes = [f"-I{ROOT / CSRC}", *(f"-isystem{path}" for path in include_paths(device))]
+        includes = [f"-I{ROOT / CSRC}"]
+        for path in include_paths():
+            includes += ["-isystem", path]
         headers = [path for path in CSRC.rglob("*") if path.suffix in (".h", ".cuh")]
         newest_header = max((path.stat().st_mtime for path in headers), default=0.0)
 
+        objects_folder = ROOT / self.build_temp / ("debug" if debug_is_wanted() else "release")
+
         def compile_source(source: str) -> str:
-            target = (ROOT / self.build_temp / source).with_suffix(".o")
+            target = (objects_folder / source).with_suffix(".o")
             target.parent.mkdir(parents=True, exist_ok=True)
             newest = max(
                 newest_header, Path(source).stat().st_mtime, Path("setup.py").stat().st_mtime
             )
             if self.force or not target.exists() or target.stat().st_mtime < newest:
-                command = self.command_of(source, cuda) + includes
-                self.announce(" ".join([*command, "-c", source, "-o", str(target)]), level=2)
-                subprocess.run([*command, "-c", source, "-o", str(target)], check=True)
+                command = compile_command(cuda) + includes
+                call(CompileError, [*command, "-c", source, "-o", str(target)])
             return str(target)
 
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             objects = list(pool.map(compile_source, ext.sources))
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        search = [f"-L{path}" for path in library_paths(device)]
-        libraries = ["-ltorch_cpu"] + (["-ltorch_cuda", "-lcudart"] if cuda else [])
         # Not against libpython and not with a run path: torch is loaded before this library.
-        subprocess.run(
-            [self.compiler_of_host(), "-shared", "-fopenmp", *objects, *search, *libraries]
-            + ["-o", str(target)],
-            check=True,
+        link = [find_nvcc(), "-cudart=shared", "-Xcompiler"] if cuda else [host_compiler()]
+        libraries = ["-ltorch_cpu"] + (["-ltorch_cuda"] if cuda else [])
+        search = [f"-L{path}" for path in library_paths()]
+        call(
+            LinkError,
+            [*link, "-fopenmp", "-shared", *objects, *search, *libraries, "-o", str(target)],
         )
 
-    def command_of(self, source: str, cuda: bool) -> list[str]:
-        """Return compiler and flags for one file."""
-        debug = os.environ.get("P3D_DEBUG") == "1"
-        defines = [f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"] + (["-DUSE_CUDA"] if cuda else [])
-        # No -ffast-math, and no fused multiply-add unless a kernel asks for it: results must not
-        # depend on the machine.  The two "no" flags change no result: nobody reads errno or the
-        # floating-point exception flags, which would forbid most vector loops with a condition.
-        host = ["-fPIC", "-fopenmp", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
-        host += ["-fno-math-errno", "-fno-trapping-math"]
-        host += ["-g", "-D_GLIBCXX_ASSERTIONS"] if debug else ["-DNDEBUG"]
-        if not source.endswith(".cu"):
-            return [self.compiler_of_host(), "-std=c++17", "-O3", *host, *defines]
-        return [
-            find_nvcc(),
-            "-std=c++17",
-            "-O3",
-            "--expt-relaxed-constexpr",
-            "--fmad=false",
-            "-Xcompiler",
-            ",".join(host),
-            *(["-DP3D_DEBUG"] if debug else []),
-            *defines,
-            *architecture_flags(),
-        ]
 
-    @staticmethod
-    def compiler_of_host() -> str:
-        """Return the C++ compiler, CXX or g++."""
-        return os.environ.get("CXX", "g++")
+def debug_is_wanted() -> bool:
+    """Say whether P3D_DEBUG asks for run-time assertions."""
+    return os.environ.get("P3D_DEBUG") == "1"
+
+
+def compile_command(cuda: bool) -> list[str]:
+    """Return compiler and flags for the files of a library."""
+    # No -ffast-math, and no fused multiply-add unless a kernel asks for it: results must not
+    # depend on the machine.  The two "no" flags change no result: nobody reads errno or the
+    # floating-point exception flags, which would forbid most vector loops with a condition.
+    host = ["-fPIC", "-fopenmp", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
+    host += ["-fno-math-errno", "-fno-trapping-math"]
+    host += ["-g", "-D_GLIBCXX_ASSERTIONS"] if debug_is_wanted() else ["-DNDEBUG"]
+    common = ["-std=c++17", "-O3", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"]
+    if not cuda:
+        return [host_compiler(), *common, *host]
+    device = ["--expt-relaxed-constexpr", "--fmad=false", *architecture_flags()]
+    device += ["-DUSE_CUDA", *(["-DP3D_DEBUG"] if debug_is_wanted() else [])]
+    return [find_nvcc(), "-ccbin", host_compiler(), *common, *device, "-Xcompiler", ",".join(host)]
+
+
+def call(error: type[Exception], command: list[str]) -> None:
+    """Run a compiler or linker, whose own messages go to the terminal."""
+    if subprocess.run(command).returncode != 0:
+        raise error(f"failed: {' '.join(command)}")
+
+
+def host_compiler() -> str:
+    """Return the C++ compiler, CXX or g++."""
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise CompileError(f"no C++ compiler {compiler!r}: install g++ >= 11, or set CXX")
+    return compiler
 
 
 def find_nvcc() -> str:
@@ -121,17 +130,18 @@ def architecture_flags() -> list[str]:
 
 
 def cuda_is_wanted() -> bool:
-    """Say whether to build the CUDA library; P3D_CUDA=1 without nvcc ends the build."""
+    """Say whether to build the CUDA library: where nvcc and a CUDA torch are, or P3D_CUDA says."""
     choice = os.environ.get("P3D_CUDA", "")
-    if choice == "1" and not find_nvcc():
-        raise SystemExit("P3D_CUDA=1, but nvcc was found neither in CUDA_HOME nor on PATH")
-    if choice in ("0", "1") or not find_nvcc():
-        return choice == "1"
+    if choice == "0":
+        return False
     try:
         import torch
     except ImportError:  # only metadata is being read
         return False
-    return torch.version.cuda is not None
+    missing = "nvcc" if not find_nvcc() else "a CUDA build of torch" * (torch.version.cuda is None)
+    if choice == "1" and missing:
+        raise SystemExit(f"P3D_CUDA=1, but {missing} was not found")
+    return not missing
 
 
 class BuildAll(BuildNative):
@@ -146,11 +156,10 @@ class BuildAll(BuildNative):
     def finalize_options(self) -> None:
         """List the libraries to build."""
         super().finalize_options()
-        cuda_sources = list_sources("cuda", "binding/cuda")
-        if cuda_sources and cuda_is_wanted():
-            self.extensions.append(
-                Extension("perception3d._C_cuda", cuda_sources, py_limited_api=True)
-            )
+        name, sources = "perception3d._C_cuda", list_sources("cuda", "binding/cuda")
+        listed = any(extension.name == name for extension in self.extensions)
+        if sources and not listed and cuda_is_wanted():
+            self.extensions.append(Extension(name, sources, py_limited_api=True))
 
 
 setup(
