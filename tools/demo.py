@@ -63,7 +63,9 @@ def main(arguments: argparse.Namespace) -> None:
         intensity_scale=arguments.intensity_scale,
         z_offset=arguments.z_offset,
         show=arguments.show,
-        pictures=PictureOptions(arguments.forward, arguments.color_by, arguments.reach),
+        pictures=PictureOptions(
+            arguments.forward, arguments.color_by, arguments.reach, html=arguments.html
+        ),
     )
     run_demo(
         arguments.input,

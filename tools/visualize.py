@@ -58,7 +58,12 @@ def main(arguments: argparse.Namespace) -> None:
 
     everything = not arguments.bev
     pictures = PictureOptions(
-        arguments.forward, arguments.color_by, arguments.reach, everything, everything
+        arguments.forward,
+        arguments.color_by,
+        arguments.reach,
+        scene=everything,
+        cameras=everything,
+        html=arguments.html,
     )
     options = DatasetPictureOptions(
         out_dir=arguments.out_dir,

@@ -102,6 +102,9 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="metres to each edge of the bird's-eye view, default 54",
     )
+    parser.add_argument(
+        "--html", action="store_true", help="also write a page per frame to turn and zoom, offline"
+    )
     parser.add_argument("--show", action="store_true", help="also open a window (needs a display)")
 
 

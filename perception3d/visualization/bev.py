@@ -166,11 +166,12 @@ def _draw_box(canvas: Canvas, layer: BoxLayer, row: int, view: BevView) -> None:
     if not any(inside):
         return
     color = layer.colors[row]
+    heading = [tuple(end) for end in view.to_pixels(layer.headings()[row, :, :2])]
     if layer.dashed:
         canvas.dashes([*outline, outline[0]], color, 1.2, dash=3.5)
+        canvas.line(heading, color, 1.0)
         return
     canvas.polygon(outline, color, 1.6, fill_alpha=0.22)
-    heading = [tuple(end) for end in view.to_pixels(layer.headings()[row, :, :2])]
     canvas.line(heading, color, 1.6)
     label = layer.label(row)
     if label:

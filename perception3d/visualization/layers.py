@@ -131,15 +131,28 @@ def draw_title(
         left: where the strip begins, pixels.
     """
     canvas.rectangle((left, 0), (canvas.width, TITLE_HEIGHT), BACKGROUND, alpha=0.82)
+    counts = summary(sample, layers)
+    middle = TITLE_HEIGHT / 2
+    room = canvas.width - left - 60 - text_width(counts, 18)
+    canvas.text((left + 20, middle), _shortened(sample.token, room, 20), TEXT, 20, "lm")
+    canvas.text((canvas.width - 20, middle), counts, MUTED, 18, "rm")
+
+
+def summary(sample: Sample, layers: Sequence[BoxLayer]) -> str:
+    """Count points and boxes in words."""
     counts = [f"{len(sample.points):,} points"]
     counts += [
         f"{len(layer)} {'annotated' if layer.scores is None else 'predicted'}" for layer in layers
     ]
-    summary = "   ".join(counts)
-    middle = TITLE_HEIGHT / 2
-    room = canvas.width - left - 60 - text_width(summary, 18)
-    canvas.text((left + 20, middle), _shortened(sample.token, room, 20), TEXT, 20, "lm")
-    canvas.text((canvas.width - 20, middle), summary, MUTED, 18, "rm")
+    return "   ".join(counts)
+
+
+def class_counts(classes: Sequence[str], layers: Sequence[BoxLayer]) -> list[str]:
+    """Count the boxes of each class: "annotated / predicted" where both are shown."""
+    return [
+        " / ".join(str(int((layer.labels == label).sum())) for layer in layers)
+        for label in range(len(classes))
+    ]
 
 
 def draw_legend(
@@ -167,13 +180,13 @@ def draw_legend(
     height = legend_height(classes, layers)
     canvas.rectangle(at, (x + width, y + height), PANEL, alpha=0.82)
     y += 10
-    for index, (name, color) in enumerate(zip(classes, palette(classes), strict=True)):
-        counts = [int((layer.labels == index).sum()) for layer in layers]
+    counts = class_counts(classes, layers)
+    for name, color, count in zip(classes, palette(classes), counts, strict=True):
         middle = y + LEGEND_ROW / 2
         canvas.rectangle((x + 14, middle - 7), (x + 28, middle + 7), color)
-        shade = TEXT if any(counts) else MUTED
+        shade = TEXT if count.strip("0 /") else MUTED
         canvas.text((x + 40, middle), name.replace("_", " "), shade, 15, "lm")
-        canvas.text((x + width - 14, middle), " / ".join(map(str, counts)), shade, 15, "rm")
+        canvas.text((x + width - 14, middle), count, shade, 15, "rm")
         y += LEGEND_ROW
     if len(layers) > 1:
         for layer in layers:

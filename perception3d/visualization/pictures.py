@@ -1,4 +1,4 @@
-"""All pictures of one frame as PNG files."""
+"""All pictures of one frame as files."""
 
 import re
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from PIL import Image
 from perception3d.structures import Detections, Sample
 from perception3d.visualization.bev import BevView, draw_bev
 from perception3d.visualization.cameras import draw_cameras
+from perception3d.visualization.html import frame_html
 from perception3d.visualization.scene import SceneStyle, draw_scene
 
 
@@ -25,6 +26,7 @@ class PictureOptions:
         reach: m from the sensor to each edge of the bird's-eye view.
         scene: draw the 3D scene.
         cameras: draw the camera images, where the frame has any.
+        html: write a page that can be turned and zoomed.
     """
 
     forward: str = "y"
@@ -32,6 +34,7 @@ class PictureOptions:
     reach: float = 54.0
     scene: bool = True
     cameras: bool = True
+    html: bool = False
 
 
 def save_pictures(
@@ -41,7 +44,7 @@ def save_pictures(
     detections: Detections | None = None,
     options: PictureOptions | None = None,
 ) -> list[Path]:
-    """Draw a frame into `folder`: NAME_bev.png, NAME_3d.png, NAME_cameras.png.
+    """Draw a frame into `folder`: NAME_bev.png, NAME_3d.png, NAME_cameras.png, NAME.html.
 
     NAME is the token of the frame, with anything that is no letter, digit, ".", "-" or "_"
     replaced by "_".
@@ -69,6 +72,11 @@ def save_pictures(
     for kind, pixels in pictures.items():
         path = folder / f"{file_name(sample.token)}_{kind}.png"
         Image.fromarray(pixels).save(path)
+        written.append(path)
+    if options.html:
+        page = frame_html(sample, classes, detections, options.forward, options.color_by)
+        path = folder / f"{file_name(sample.token)}.html"
+        path.write_text(page, encoding="utf-8")
         written.append(path)
     return written
 

@@ -132,15 +132,8 @@ def scene_geometry(
     """
     points = sample.points.detach().cpu().numpy()
     points = points[np.isfinite(points[:, :3]).all(axis=1)]
-    lines, colors = [], []
-    ground = _ground_level(points)
-    for radius in (10.0, 20.0, 30.0, 40.0, 50.0):
-        angle = np.linspace(0.0, 2 * np.pi, 181)
-        ring = np.stack(
-            [radius * np.cos(angle), radius * np.sin(angle), np.full(181, ground)], axis=1
-        )
-        lines.append(np.stack([ring[:-1], ring[1:]], axis=1))
-        colors += [GRID] * 180
+    rings = range_rings(points)
+    lines, colors = [rings], [GRID] * len(rings)
     for layer in layers:
         for row in range(len(layer)):
             box = layer.corners[row][np.array(BOX_EDGES)]
@@ -157,6 +150,20 @@ def scene_geometry(
         line_width=1.5 * enlarged,
         background=BACKGROUND,
     )
+
+
+def range_rings(points: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return circles of 10 to 50 m around the sensor as lines (L, 2, 3), m, near the ground.
+
+    Args:
+        points: (P, >=3) finite points, to find the ground.
+    """
+    angle = np.linspace(0.0, 2 * np.pi, 181)
+    circle = np.stack([np.cos(angle), np.sin(angle), np.zeros(181)], axis=1)
+    rings = np.stack([radius * circle for radius in (10.0, 20.0, 30.0, 40.0, 50.0)])
+    rings[:, :, 2] = _ground_level(points)
+    lines: NDArray[np.float64] = np.stack([rings[:, :-1], rings[:, 1:]], axis=2)
+    return lines.reshape(-1, 2, 3)
 
 
 def _ground_level(points: NDArray[np.float32]) -> float:

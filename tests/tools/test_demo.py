@@ -83,6 +83,13 @@ def test_too_high_a_threshold_says_so(demo, tmp_path, street):
     assert "no box scores 0.95 or more (best 0.90; --score-thr lowers it)" in out
 
 
+def test_html_page(demo, tmp_path, street):
+    code, out, _, folder = demo(save(tmp_path / "scan.bin", street), "--html")
+    assert code == 0
+    assert "scan.html" in out
+    assert "0.90" in (folder / "scan.html").read_text()
+
+
 def test_nothing_found_is_no_error(demo, tmp_path, street):
     code, out, _, folder = demo(save(tmp_path / "scan.bin", street[50:]))
     assert code == 0
