@@ -1,5 +1,6 @@
 """Weights of the official implementations in our models."""
 
+from perception3d.checkpoint.export import official_name, to_official
 from perception3d.checkpoint.load import (
     CheckpointError,
     LoadReport,
@@ -15,6 +16,8 @@ __all__ = [
     "LoadReport",
     "NameRule",
     "load_official",
+    "official_name",
     "read_official",
+    "to_official",
     "translate",
 ]

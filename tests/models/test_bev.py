@@ -1,0 +1,117 @@
+"""Dense maps from voxels, and the residual network on them."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from perception3d.models.necks.bev import BevBackbone, scatter_to_bev
+from perception3d.structures import SparseVoxels
+
+
+def voxels(coords: list, features, shape=(2, 3, 4), batch_size=2) -> SparseVoxels:
+    rows = torch.tensor(coords, dtype=torch.int32).view(-1, 4)
+    return SparseVoxels(torch.as_tensor(features), rows, shape, batch_size)
+
+
+def test_channel_is_feature_times_depth_plus_z():
+    given_voxels = voxels([[0, 1, 2, 3], [1, 0, 0, 1]], [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    bev = scatter_to_bev(given_voxels)
+    assert bev.shape == (2, 6, 3, 4)
+    expected = torch.zeros(2, 6, 3, 4)
+    expected[0, [1, 3, 5], 2, 3] = torch.tensor([1.0, 2.0, 3.0])
+    expected[1, [0, 2, 4], 0, 1] = torch.tensor([4.0, 5.0, 6.0])
+    assert torch.equal(bev, expected)
+    assert bev.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_empty_frames_at_the_end_and_empty_batches_keep_their_place():
+    bev = scatter_to_bev(voxels([[0, 0, 0, 0]], [[1.0]], batch_size=3))
+    assert bev.shape == (3, 2, 3, 4)
+    assert bev[0].sum() == 1
+    assert not bev[1:].any()
+    assert not scatter_to_bev(voxels([], torch.zeros(0, 5))).any()
+
+
+@given(st.integers(0, 2**16))
+@settings(max_examples=20, deadline=None)
+def test_map_does_not_depend_on_the_order_of_voxels(seed):
+    generator = torch.Generator().manual_seed(seed)
+    cells = torch.randperm(2 * 2 * 3 * 4, generator=generator)[:9]
+    coords = torch.stack([cells // 24, cells // 12 % 2, cells // 4 % 3, cells % 4], 1)
+    features = torch.randn(9, 2, generator=generator)
+    order = torch.randperm(9, generator=generator)
+    maps = [
+        scatter_to_bev(voxels(coords[rows].tolist(), features[rows])) for rows in (slice(9), order)
+    ]
+    assert torch.equal(*maps)
+    back = maps[0].view(2, 2, 2, 3, 4)[coords[:, 0], :, coords[:, 1], coords[:, 2], coords[:, 3]]
+    assert torch.equal(back, features)
+
+
+def test_gradient_of_the_map():
+    coords = [[0, 1, 2, 3], [1, 0, 0, 1], [1, 1, 0, 1]]
+    features = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: scatter_to_bev(voxels(coords, x)), (features,))
+
+
+def test_official_shapes():
+    waymo = BevBackbone(192)
+    assert (waymo.stride, waymo.out_channels) == (1, 384)
+    nuscenes = BevBackbone(128, upsample=(0.5, 1, 2))
+    assert (nuscenes.stride, nuscenes.out_channels) == (2, 384)
+    assert [type(part[0]) for part in nuscenes.resamplers] == [
+        nn.Conv2d,  # (out, in, 2, 2)
+        nn.ConvTranspose2d,  # (in, out, 1, 1): as square as the one before, but turned
+        nn.ConvTranspose2d,
+    ]
+
+
+@pytest.mark.parametrize(("upsample", "stride"), [((0.5, 1), 2), ((1, 2), 1), ((0.25, 0.5), 4)])
+def test_output_has_the_stride_it_states(upsample, stride):
+    network = BevBackbone(4, (0, 1), (1, 2), (4, 6), upsample, (3, 5)).eval()
+    assert network.stride == stride
+    bev = network(voxels([[0, 1, 2, 3]], torch.ones(1, 2), shape=(2, 8, 12)))
+    assert bev.shape == (2, 8, 8 // stride, 12 // stride)
+
+
+def test_resamplers_by_hand():
+    network = BevBackbone(1, (0,), (1,), (1,), (0.5,), (1,)).eval()
+    half = network.resamplers[0][0]
+    half.weight.data = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    image = torch.arange(16.0).view(1, 1, 4, 4)
+    patches = F.unfold(image, 2, stride=2)[0]
+    expected = (torch.tensor([1.0, 2.0, 3.0, 4.0]) @ patches).view(1, 1, 2, 2)
+    assert torch.equal(half(image), expected)
+    double = BevBackbone(1, (0,), (2,), (1,), (2,), (1,)).resamplers[0][0]
+    double.weight.data = half.weight.data
+    assert torch.equal(double(image[..., :1, :1] + 5), torch.tensor([[[[5.0, 10], [15, 20]]]]))
+
+
+def test_shortcut_is_projected_once_per_level_and_identity_after():
+    network = BevBackbone(4, (1, 2), (1, 2), (4, 4), (1, 2), (2, 2))
+    kinds = [[type(block.shortcut) for block in level] for level in network.levels]
+    assert kinds == [[nn.Sequential, nn.Identity], [nn.Sequential, nn.Identity, nn.Identity]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(blocks=(1, 1)), "one entry per level"),
+        (dict(upsample=(1, 1, 1)), "one whole stride"),
+        (dict(strides=(1, 1, 1), upsample=(2, 2, 2)), "one whole stride"),
+    ],
+)
+def test_levels_that_do_not_fit_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        BevBackbone(8, **arguments)
+
+
+def test_maps_that_do_not_fit_are_refused():
+    network = BevBackbone(2, (0, 0), (1, 2), (4, 4), (1, 2), (2, 2))
+    with pytest.raises(ValueError, match=r"multiple of .* 2, got \(H, W\) = \(3, 4\)"):
+        network(voxels([[0, 0, 0, 0]], torch.ones(1, 1)))
+    with pytest.raises(ValueError, match="bev must be"):
+        network(voxels([[0, 0, 0, 0]], torch.ones(1, 7)))
