@@ -154,7 +154,6 @@ def test_losses_under_autocast_are_float32():
     [
         (dict(tasks=(("car",), ("bus", "conne"))), "unknown class 'conne'; did you mean 'cone'"),
         (dict(loss=CenterLoss(code_weights=[1.0] * 8)), "must have 10 entries"),
-        (dict(layers=CenterLayers(kernel_size=2)), "kernel_size odd"),
         (dict(decoder=CenterDecoder(iou_rectifier=(0.5, 0.5))), r"per class \(3\), got 2"),
     ],
 )
@@ -171,5 +170,10 @@ def test_wrong_input_is_refused():
         head(torch.zeros(1, 4, 6, 8))
     with pytest.raises(ValueError, match=r"one entry per frame \(2\), got 1"):
         head.loss(head(torch.zeros(2, 5, 6, 8)), [frame([], [])])
+
+
+def test_settings_that_fit_nothing_are_refused():
     with pytest.raises(ValueError, match="8 entries, or 10"):
         CenterLoss(code_weights=[1.0])
+    with pytest.raises(ValueError, match="kernel_size odd"):
+        CenterLayers(kernel_size=2)

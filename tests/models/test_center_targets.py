@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception3d.models.heads import BevGrid, ClassTasks, GaussianTargets
-from perception3d.models.heads.center_targets import draw_gaussians, gaussian_radius
+from perception3d.models.heads.gaussian import draw_gaussians, gaussian_radius
 from perception3d.structures import Boxes3D, Targets
 
 CLASSES = ("car", "bus", "cone")

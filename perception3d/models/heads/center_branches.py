@@ -65,9 +65,12 @@ class CenterLayers:
         iou: predict the IoU of each box, to correct its score.
         shared_channels: width of the convolution that all branches share, and of the branches.
         num_convs: convolutions of a branch, the last one included; without the shared one.
-        kernel_size: of the branches, odd.
+        kernel_size: of all convolutions, odd.
         bias_before_norm: convolutions before a BatchNorm have a bias (OpenPCDet's CenterPoint).
         norm_eps, norm_momentum: of the BatchNorms.
+
+    Raises:
+        ValueError: settings that make no network.
     """
 
     velocity: bool = True
@@ -79,6 +82,13 @@ class CenterLayers:
     norm_eps: float = 1e-3
     norm_momentum: float = 0.01
 
+    def __post_init__(self) -> None:
+        if self.num_convs < 1 or self.shared_channels < 1 or self.kernel_size % 2 == 0:
+            raise ValueError(
+                "CenterLayers: num_convs and shared_channels must be >= 1 and kernel_size odd, got "
+                f"{self.num_convs}, {self.shared_channels} and {self.kernel_size}"
+            )
+
     def channels_of_branch(self, num_classes: int) -> dict[str, int]:
         """Return the width of each branch of a task, in the order of official checkpoints."""
         branches = {"center": 2, "center_z": 1, "dim": 3, "rot": 2}
@@ -88,9 +98,9 @@ class CenterLayers:
             branches["iou"] = 1
         return {**branches, "hm": num_classes}
 
-    def block(self, in_channels: int, kernel_size: int) -> "ConvNorm":
+    def block(self, in_channels: int) -> "ConvNorm":
         """Return convolution, BatchNorm and ReLU to `shared_channels`."""
-        return ConvNorm(in_channels, kernel_size, self)
+        return ConvNorm(in_channels, self)
 
 
 class ConvNorm(nn.Module):
@@ -98,15 +108,14 @@ class ConvNorm(nn.Module):
 
     Args:
         in_channels: width of the input.
-        kernel_size: odd.
-        layers: width of the output, bias and BatchNorm settings.
+        layers: width of the output, kernel size, bias and BatchNorm settings.
     """
 
-    def __init__(self, in_channels: int, kernel_size: int, layers: CenterLayers) -> None:
+    def __init__(self, in_channels: int, layers: CenterLayers) -> None:
         super().__init__()
-        width = layers.shared_channels
+        width, kernel = layers.shared_channels, layers.kernel_size
         self.conv = nn.Conv2d(
-            in_channels, width, kernel_size, padding=kernel_size // 2, bias=layers.bias_before_norm
+            in_channels, width, kernel, padding=kernel // 2, bias=layers.bias_before_norm
         )
         self.norm = nn.BatchNorm2d(width, eps=layers.norm_eps, momentum=layers.norm_momentum)
 
@@ -129,7 +138,7 @@ class CenterBranches(nn.Module):
         self.branches = nn.ModuleDict(
             {
                 name: nn.Sequential(
-                    *(layers.block(width, kernel) for _ in range(layers.num_convs - 1)),
+                    *(layers.block(width) for _ in range(layers.num_convs - 1)),
                     nn.Conv2d(width, channels, kernel, padding=kernel // 2),
                 )
                 for name, channels in layers.channels_of_branch(num_classes).items()
@@ -153,15 +162,6 @@ class CenterBranches(nn.Module):
     def forward(self, bev: Tensor) -> TaskOutput:
         """Predict from the shared map (B, shared_channels, H, W)."""
         return TaskOutput(**{name: branch(bev) for name, branch in self.branches.items()})
-
-
-def check_layers(layers: CenterLayers) -> None:
-    """Raise ValueError for settings that make no network."""
-    if layers.num_convs < 1 or layers.shared_channels < 1 or layers.kernel_size % 2 == 0:
-        raise ValueError(
-            "CenterLayers: num_convs and shared_channels must be >= 1 and kernel_size odd, got "
-            f"{layers.num_convs}, {layers.shared_channels} and {layers.kernel_size}"
-        )
 
 
 def gather_cells(maps: Sequence[Tensor], cells: Tensor) -> Tensor:

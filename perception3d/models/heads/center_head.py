@@ -10,7 +10,6 @@ from perception3d.models.heads.center_branches import (
     CenterBranches,
     CenterHeadOutput,
     CenterLayers,
-    check_layers,
 )
 from perception3d.models.heads.center_decode import CenterDecoder
 from perception3d.models.heads.center_loss import CenterLoss
@@ -55,10 +54,9 @@ class CenterHead(nn.Module):
         self.target_maker = targets or GaussianTargets()
         self.loss_maker = loss or CenterLoss()
         self.decoder = decoder or CenterDecoder()
-        check_layers(self.layers)
         self.loss_maker.weights_of_codes(10 if self.layers.velocity else 8)
         self.decoder.check_classes(self.tasks.num_classes)
-        self.shared = self.layers.block(in_channels, 3)
+        self.shared = self.layers.block(in_channels)
         self.branches = nn.ModuleList(
             CenterBranches(len(names), self.layers) for names in self.tasks.tasks
         )

@@ -1,5 +1,6 @@
 """What a CenterHead should predict: Gaussian heat maps and box codes."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from perception3d.models.heads.bev_grid import BevGrid
 from perception3d.models.heads.class_tasks import ClassTasks
+from perception3d.models.heads.gaussian import draw_gaussians, gaussian_radius
 from perception3d.structures import Targets
 
 UNKNOWN_VELOCITIES = ("ignore", "zero")
@@ -79,60 +81,39 @@ class GaussianTargets:
             velocity: codes contain vx, vy.
         """
         boxes = torch.cat([frame.boxes.tensor for frame in targets]).float()
-        labels = torch.cat([frame.labels for frame in targets])
-        device, num_frames, num_tasks = boxes.device, len(targets), len(tasks.tasks)
-        frame = torch.cat(
-            [torch.full((len(part),), number, device=device) for number, part in enumerate(targets)]
-        )
-        task_of_label, channel_of_label = tasks.task_and_channel(device)
-        known = (labels >= 0) & (labels < tasks.num_classes)
-        label = torch.where(known, labels, 0)
-        task, channel = task_of_label[label], channel_of_label[label]
-
-        # Tables have num_slots rows per (frame, task); what has no place is in a group of its own.
-        num_groups = num_frames * num_tasks
-        num_slots = min(self.max_objects, max(len(part) for part in targets))
-        group = torch.where(known, frame * num_tasks + task, num_groups)
-        slot = rank_in_group(group, num_groups + 1)
-        placed = known & (slot < num_slots)
-        row = group * num_slots + slot
-
+        slots = find_slots(targets, tasks, self.max_objects)
         usable = boxes[:, :7].isfinite().all(dim=1) & (boxes[:, 3:6] > 0).all(dim=1)
         # Row numbers from here on: the two waits of a GPU for its masks.
-        drawn = (placed & usable).nonzero().squeeze(1)
-        placed = placed.nonzero().squeeze(1)
+        drawn = (slots.placed & usable).nonzero().squeeze(1)
+        placed = slots.placed.nonzero().squeeze(1)
         unit = boxes.new_tensor([0, 0, 0, 1, 1, 1, 0, 0, 0])
         safe = torch.where(usable[:, None], boxes, unit)
         cell, codes = self._encode(safe, grid, velocity)
-
-        width, height = grid.size
-        first = torch.tensor(tasks.first_channels(), device=device)
-        plane = frame * tasks.num_classes + first[task] + channel
-        lengths = grid.sizes_in_cells(safe[:, 3:5])
-        radius = gaussian_radius(lengths[:, 0], lengths[:, 1], self.overlap)
-        radius = radius.int().clamp(min=self.min_radius)
-        planes = (num_frames * tasks.num_classes, height, width)
-        heatmaps = draw_gaussians(planes, plane[drawn], cell[drawn], radius[drawn])
-        heatmaps = heatmaps.view(num_frames, tasks.num_classes, height, width)
-
-        def table(values: Tensor, chosen: Tensor) -> Tensor:
-            """Lay chosen rows out as (B, tasks, S, ...); zero where there is none."""
-            rows = values.new_zeros(num_groups * num_slots, *values.shape[1:])
-            rows[row[chosen]] = values[chosen]
-            return rows.view(num_frames, num_tasks, num_slots, *values.shape[1:])
-
         columns = (
-            table(codes, drawn),
-            table(cell[:, 1] * width + cell[:, 0], drawn),
-            table(usable, drawn),
-            table(boxes, placed),
-            table(channel, placed),
+            slots.table(codes, drawn),
+            slots.table(cell[:, 1] * grid.size[0] + cell[:, 0], drawn),
+            slots.table(usable, drawn),
+            slots.table(boxes, placed),
+            slots.table(slots.channel, placed),
         )
+        first = torch.tensor(tasks.first_channels(), device=boxes.device)
+        plane = slots.frame * tasks.num_classes + first[slots.task] + slots.channel
+        radius = self._radius(safe, grid)
+        width, height = grid.size
+        planes = (len(targets) * tasks.num_classes, height, width)
+        heatmaps = draw_gaussians(planes, plane[drawn], cell[drawn], radius[drawn])
+        heatmaps = heatmaps.view(len(targets), tasks.num_classes, height, width)
         sizes = [len(names) for names in tasks.tasks]
         return [
             TaskTargets(heatmap, *(column[:, number] for column in columns))
             for number, heatmap in enumerate(torch.split(heatmaps, sizes, dim=1))
         ]
+
+    def _radius(self, boxes: Tensor, grid: BevGrid) -> Tensor:
+        """Return the radius (M,) int32 of the Gaussians of boxes (M, 9), cells."""
+        lengths = grid.sizes_in_cells(boxes[:, 3:5])
+        radius = gaussian_radius(lengths[:, 0], lengths[:, 1], self.overlap)
+        return radius.int().clamp(min=self.min_radius)
 
     def _encode(self, boxes: Tensor, grid: BevGrid, velocity: bool) -> tuple[Tensor, Tensor]:
         """Return centre cells (M, 2) int64 x, y and codes (M, 8 or 10) of boxes (M, 9)."""
@@ -148,6 +129,58 @@ class GaussianTargets:
         return cell, torch.cat(parts, dim=1)
 
 
+@dataclass(frozen=True)
+class Slots:
+    """Place of each of M boxes in tables with S rows per frame and task.
+
+    Attributes:
+        shape: frames, tasks, S.
+        frame, task, channel: (M,) int64; task and channel are 0 for labels that are no class.
+        row: (M,) int64, row in a table of all frames and tasks.
+        placed: (M,) bool, whether the box has a row.
+    """
+
+    shape: tuple[int, int, int]
+    frame: Tensor
+    task: Tensor
+    channel: Tensor
+    row: Tensor
+    placed: Tensor
+
+    def table(self, values: Tensor, chosen: Tensor) -> Tensor:
+        """Lay the chosen of (M, ...) rows out as (B, tasks, S, ...); zero where there is none."""
+        rows = values.new_zeros(math.prod(self.shape), *values.shape[1:])
+        rows[self.row[chosen]] = values[chosen]
+        return rows.view(*self.shape, *values.shape[1:])
+
+
+def find_slots(targets: Sequence[Targets], tasks: ClassTasks, max_objects: int) -> Slots:
+    """Give the boxes of each frame and task slots in input order, `max_objects` at most."""
+    labels = torch.cat([frame.labels for frame in targets])
+    device, num_frames, num_tasks = labels.device, len(targets), len(tasks.tasks)
+    frame = torch.cat(
+        [torch.full((len(part),), number, device=device) for number, part in enumerate(targets)]
+    )
+    task_of_label, channel_of_label = tasks.task_and_channel(device)
+    known = (labels >= 0) & (labels < tasks.num_classes)
+    label = torch.where(known, labels, 0)
+    task, channel = task_of_label[label], channel_of_label[label]
+    # What is no class forms a group of its own, behind the others.
+    num_groups = num_frames * num_tasks
+    group = torch.where(known, frame * num_tasks + task, num_groups)
+    slot = rank_in_group(group, num_groups + 1)
+    # A bound on the slots that are used, known without asking a GPU.
+    num_slots = min(max_objects, max(len(part) for part in targets))
+    return Slots(
+        (num_frames, num_tasks, num_slots),
+        frame,
+        task,
+        channel,
+        group * num_slots + slot,
+        known & (slot < num_slots),
+    )
+
+
 def rank_in_group(group: Tensor, num_groups: int) -> Tensor:
     """Return how many earlier rows have the same group, (M,) int64, for groups (M,) int64."""
     order = group.argsort(stable=True)
@@ -156,61 +189,3 @@ def rank_in_group(group: Tensor, num_groups: int) -> Tensor:
     starts = counts.cumsum(0) - counts
     place = torch.arange(group.shape[0], device=group.device) - starts[group[order]]
     return torch.empty_like(group).index_copy_(0, order, place)
-
-
-def gaussian_radius(length: Tensor, width: Tensor, overlap: float) -> Tensor:
-    """Return the radius of the Gaussian of boxes, cells.
-
-    The least of three radii, each for one way of shifting two corners so that the IoU is still
-    `overlap`.  Differs: the roots of the quadratic equations are not divided by their leading
-    coefficients; the error of the CornerNet code (Law and Deng, ECCV 2018) has become the rule.
-
-    Args:
-        length, width: (M,) sides in cells, > 0.
-        overlap: IoU in (0, 1).
-    """
-    total, area = length + width, length * width
-    product = area * (1 - overlap) / (1 + overlap)
-    inner = (total + (total**2 - 4 * product).sqrt()) / 2
-    mixed = (2 * total + (4 * total**2 - 16 * (1 - overlap) * area).sqrt()) / 2
-    root = (4 * overlap**2 * total**2 + 16 * overlap * (1 - overlap) * area).sqrt()
-    outer = (-2 * overlap * total + root) / 2
-    return torch.minimum(torch.minimum(inner, mixed), outer)
-
-
-def draw_gaussians(
-    shape: tuple[int, int, int], plane: Tensor, cell: Tensor, radius: Tensor
-) -> Tensor:
-    """Draw Gaussians into zero planes, the larger value winning where they meet.
-
-    The value at distance d is exp(-d^2 / 2 s^2) with s = (2 radius + 1) / 6, inside a square
-    window of the radius.  Its corners are at least exp(-9), above every float's epsilon, so
-    nothing small is left to cut.
-
-    Args:
-        shape: (planes, H, W).
-        plane: (M,) int64.
-        cell: (M, 2) int64 x, y inside the map; its value becomes exactly 1.
-        radius: (M,) int, cells, >= 0.
-
-    Returns:
-        Planes of that shape, float32.
-    """
-    _, height, width = shape
-    radius = radius.long()
-    low = (cell - radius[:, None]).clamp(min=0)
-    high = torch.minimum(cell + radius[:, None], cell.new_tensor([width - 1, height - 1]))
-    columns, rows = (high - low + 1).unbind(1)
-    counts = columns * rows
-    # One row per pair of box and cell of its window.
-    box = torch.repeat_interleave(counts)
-    place = torch.arange(box.shape[0], device=box.device) - (counts.cumsum(0) - counts)[box]
-    x = low[box, 0] + place % columns[box]
-    y = low[box, 1] + place // columns[box]
-    squared = ((x - cell[box, 0]) ** 2 + (y - cell[box, 1]) ** 2).float()
-    sigma = (2 * radius + 1).float() / 6
-    value = torch.exp(-squared / (2 * sigma * sigma)[box])
-    canvas = torch.zeros(shape, device=cell.device)
-    index = (plane[box] * height + y) * width + x
-    canvas.view(-1).scatter_reduce_(0, index, value, "amax")
-    return canvas
