@@ -178,7 +178,7 @@ def draw_legend(
     """
     x, y = at
     height = legend_height(classes, layers)
-    canvas.rectangle(at, (x + width, y + height), PANEL, alpha=0.82)
+    canvas.rectangle(at, (x + width, y + height), PANEL, alpha=0.9)
     y += 10
     counts = class_counts(classes, layers)
     for name, color, count in zip(classes, palette(classes), counts, strict=True):

@@ -114,15 +114,15 @@ def show_window(geometry: SceneGeometry, view: Viewpoint) -> None:
     """
     if not has_display():
         raise RenderingUnavailable("no display (DISPLAY is not set)")
-    renderer = Renderer([Route("window")], timeout=float("inf"))
+    child = None
     try:
-        # no test scene: it would open a window of its own
-        renderer._child = _Child(Route("window"), float("inf"))
-        renderer._child.ask(geometry, view)
+        child = _Child(Route("window"), timeout=float("inf"))
+        child.ask(geometry, view)
     except _RouteFailed as error:
         raise RenderingUnavailable(str(error)) from error
     finally:
-        renderer.close()
+        if child is not None:
+            child.close()
 
 
 def has_display() -> bool:

@@ -1,6 +1,9 @@
 """tools/demo.py from file to boxes, and all that users get wrong."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from perception3d.errors import UserError
 from perception3d.structures import Boxes3D, Detections, Sample
 from perception3d.visualization.bev import BevView
 from perception3d.visualization.colors import class_color
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -206,6 +211,22 @@ def test_checkpoint_of_another_model(run_tool, config, tmp_path, street, checkpo
     assert "net.threshold" in err
     assert "net.extra" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["demo", "visualize"])
+def test_help_from_any_folder_loads_nothing_heavy(tmp_path, name):
+    script = TOOLS / f"{name}.py"
+    code = (
+        f"import runpy, sys; sys.argv = ['{name}', '--help']\n"
+        f"try: runpy.run_path({str(script)!r}, run_name='__main__')\n"
+        "finally: print({'torch', 'mmengine', 'open3d', 'PIL'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert "--out-dir" in done.stdout
+    assert done.stdout.endswith("set()\n")
 
 
 def test_wrong_usage_exits_with_2(run_tool):
