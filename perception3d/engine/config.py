@@ -4,6 +4,7 @@ import argparse
 import ast
 import difflib
 import hashlib
+import pprint
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,12 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
         raise UserError(f"{path}, line {error.lineno}: {error.msg}") from error
     except (ConfigParsingError, ImportError, NameError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+    for name in config._to_lazy_dict():
+        close = difflib.get_close_matches(name, SECTIONS, n=1, cutoff=0.85)
+        if name not in SECTIONS and close:
+            raise UserError(
+                f"{path}: the name {name!r} is not read by anything; did you mean {close[0]!r}?"
+            )
     changes = {}
     for option in options:
         key, value = _parse_option(option)
@@ -193,3 +200,14 @@ def docstring(path: str | Path) -> str:
     """Return the first line of a config file's docstring, empty where there is none."""
     text = ast.get_docstring(ast.parse(Path(path).read_text()))
     return text.splitlines()[0] if text else ""
+
+
+def as_text(sections: dict[str, Any]) -> str:
+    """Write sections as Python, one assignment each."""
+    parts = []
+    for name, value in sections.items():
+        body = pprint.pformat(value, width=96, sort_dicts=False)
+        lines = f"{name} = {body}".splitlines()
+        indent = " " * (len(name) + 3)
+        parts.append("\n".join([lines[0], *(indent + line for line in lines[1:])]))
+    return "\n\n".join(parts)

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from perception3d.engine.build import build
+from perception3d.engine.build import build, resolve
+from perception3d.engine.config import unknown
 from perception3d.engine.distributed import rank, world_size
 from perception3d.errors import UserError
 
@@ -115,7 +116,7 @@ def mix(*numbers: int) -> int:
     return state >> 1
 
 
-_LOADER_KEYS = ("dataset", "batch_size", "num_workers", "shuffle", "drop_last", "collate_fn")
+LOADER_KEYS = ("dataset", "batch_size", "num_workers", "shuffle", "drop_last", "collate_fn")
 
 
 def build_loader(
@@ -134,12 +135,9 @@ def build_loader(
     Raises:
         UserError: a wrong key or value, or an empty data set.
     """
-    config = dict(config)
-    from perception3d.engine.config import unknown
-
     for key in config:
-        if key not in _LOADER_KEYS:
-            raise UserError(f"{section}: {unknown(key, _LOADER_KEYS, 'key')}")
+        if key not in LOADER_KEYS:
+            raise UserError(f"{section}: {unknown(key, LOADER_KEYS, 'key')}")
     if "dataset" not in config:
         raise UserError(f"{section}: missing dataset=dict(type=...)")
     dataset = build(config["dataset"], path=f"{section}.dataset")
@@ -192,6 +190,4 @@ def _collate(config: Any) -> Any:
         from perception3d.data.collate import collate
 
         return collate
-    from perception3d.engine.build import resolve
-
     return resolve(config, "collate_fn")

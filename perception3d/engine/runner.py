@@ -20,6 +20,7 @@ from torch import nn
 from perception3d import __version__
 from perception3d.engine import distributed
 from perception3d.engine.build import build
+from perception3d.engine.check_config import check_config
 from perception3d.engine.checkpoint_file import (
     LAST,
     load_weights,
@@ -27,7 +28,7 @@ from perception3d.engine.checkpoint_file import (
     save_checkpoint,
     write_whole,
 )
-from perception3d.engine.config import fingerprint, plain, unknown
+from perception3d.engine.config import fingerprint, plain
 from perception3d.engine.hooks import CheckpointHook, EpochHook, LogHook, ScheduleHook
 from perception3d.engine.loaders import build_loader
 from perception3d.engine.optim import Constant, build_optim
@@ -228,6 +229,8 @@ def build_runner(config: Config, options: RunOptions, *, train: bool) -> ExactRu
         UserError: anything wrong with the config, the checkpoint or the device.
     """
     sections = plain(config)
+    for problem in check_config(sections):
+        raise UserError(problem)
     launcher = distributed.choose_launcher(options.launcher)
     device = distributed.choose_device(options.device, launcher)
     work_dir = Path(options.work_dir or sections.get("work_dir") or _default_work_dir(config))
@@ -303,14 +306,9 @@ def _training_parts(
             )
         sampler: Any = train_loader.batch_sampler
         factor = sampler.batch_size * distributed.world_size() / base
-    train_cfg = dict(sections["train_cfg"])
-    for key in train_cfg:
-        if key not in ("max_epochs", "val_interval", "val_begin"):
-            hint = unknown(key, ("max_epochs", "val_interval", "val_begin"), "key")
-            raise UserError(f"train_cfg: {hint}")
     arguments: dict[str, Any] = {
         "train_dataloader": train_loader,
-        "train_cfg": {"by_epoch": True, **train_cfg},
+        "train_cfg": {"by_epoch": True, **sections["train_cfg"]},
         "optim_wrapper": build_optim(sections["optim_wrapper"], model, options.amp, factor),
     }
     if sections.get("val_dataloader"):
