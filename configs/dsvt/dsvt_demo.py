@@ -1,0 +1,76 @@
+"""DSVT, pillars, small enough to train on two CPU cores: for the synthetic data set."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.nuscenes import *
+    from .._base_.runtime import *
+    from .._base_.schedule import *
+
+from perception3d.engine.trainable import TrainableModel
+from perception3d.models.backbones.dsvt import DSVT
+from perception3d.models.backbones.dsvt_stage import DSVTStage
+from perception3d.models.detector import Detector
+from perception3d.models.encoders import PillarEncoder
+from perception3d.models.heads.bev_grid import BevGrid
+from perception3d.models.heads.center_branches import CenterLayers
+from perception3d.models.heads.center_decode import CenterDecoder
+from perception3d.models.heads.center_head import CenterHead
+from perception3d.models.necks.bev import BevBackbone
+from perception3d.models.voxelizer import Voxelizer
+
+voxel_size = (0.45, 0.45, 8.0)  # x, y, z, m: 240 x 240 x 1 cells
+channels = 64
+bev_stride = 2
+
+model = dict(
+    type=TrainableModel,
+    net=dict(
+        type=Detector,
+        voxelizer=dict(type=Voxelizer, voxel_size=voxel_size, point_cloud_range=point_cloud_range),
+        encoder=dict(
+            type=PillarEncoder,
+            voxel_size=voxel_size,
+            point_cloud_range=point_cloud_range,
+            in_channels=5,
+            channels=(channels, channels),
+        ),
+        backbone=dict(
+            type=DSVT,
+            grid_size=(240, 240, 1),
+            stages=[dict(type=DSVTStage, window=(12, 12, 1), set_size=36, blocks=2)],
+            channels=channels,
+            heads=4,
+            hybrid_factor=(2, 2, 1),
+        ),
+        neck=dict(
+            type=BevBackbone,
+            in_channels=channels,
+            blocks=(1, 1),
+            strides=(bev_stride, 2),
+            channels=(64, 96),
+            upsample=(1, 2),
+            upsample_channels=(48, 48),
+        ),
+        head=dict(
+            type=CenterHead,
+            in_channels=96,
+            classes=classes,
+            grid=dict(
+                type=BevGrid,
+                voxel_size=voxel_size,
+                point_cloud_range=point_cloud_range,
+                stride=bev_stride,
+            ),
+            layers=dict(type=CenterLayers, shared_channels=48),
+            decoder=dict(type=CenterDecoder, max_objects=200, score_threshold=0.05),
+        ),
+    ),
+)
+
+train_dataloader.update(batch_size=2, num_workers=2)
+val_dataloader.update(batch_size=2, num_workers=2)
+test_dataloader.update(batch_size=2, num_workers=2)
+optim_wrapper.update(optimizer=dict(lr=0.003))
+train_cfg.update(max_epochs=10, val_interval=10)
+auto_scale_lr.update(base_batch_size=2)
