@@ -34,25 +34,23 @@ def parser() -> argparse.ArgumentParser:
         "--show-max", type=int, default=20, metavar="N", help="frames to draw, default 20"
     )
     options.add_argument(
-        "--score-thr", type=float, default=0.3, help="draw boxes from this score on, default 0.3"
+        "--score-thr",
+        dest="score_threshold",
+        type=float,
+        default=0.3,
+        help="draw boxes from this score on, default 0.3",
     )
     return options
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Test."""
-    from perception3d.engine.run import TestOptions, evaluate
+    from perception3d.engine.options import RunOptions, TestOptions
+    from perception3d.engine.run import evaluate
 
-    options = TestOptions(
-        checkpoint=arguments.checkpoint,
-        eval_all=arguments.eval_all,
-        format_only=arguments.format_only,
-        out=arguments.out,
-        show_dir=arguments.show_dir,
-        show_max=arguments.show_max,
-        score_threshold=arguments.score_thr,
-    )
-    evaluate(arguments.config, arguments.cfg_options, cli.run_options(arguments), options)
+    run_options = cli.options_of(RunOptions, arguments)
+    options = cli.options_of(TestOptions, arguments)
+    evaluate(arguments.config, arguments.cfg_options, run_options, options)
 
 
 if __name__ == "__main__":

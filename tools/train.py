@@ -45,9 +45,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     """Train."""
+    from perception3d.engine.options import RunOptions
     from perception3d.engine.run import train
 
-    train(arguments.config, arguments.cfg_options, cli.run_options(arguments), arguments.dry_run)
+    options = cli.options_of(RunOptions, arguments)
+    train(arguments.config, arguments.cfg_options, options, arguments.dry_run)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ A relative data_root is relative to the folder the tool is started in.
 Numbers from Haiyang-W/DSVT: tools/cfgs/dsvt_models/dsvt_plain_1f_onestage_nusences.yaml.
 """
 
-import math
-
 from perception3d.data.class_balanced import ClassBalancedDataset
 from perception3d.data.nuscenes import NuScenesDataset
 from perception3d.metrics.nuscenes import NuScenesMetric
@@ -41,7 +39,7 @@ train_pipeline = [
     dict(type=LoadAnnotations),
     dict(type=FilterBoxes, min_points=1),
     dict(type=RandomFlip),
-    dict(type=RandomRotate, angles=(-math.pi / 4, math.pi / 4)),
+    dict(type=RandomRotate),  # +-pi/4
     dict(type=RandomScale, factors=(0.9, 1.1)),
     dict(type=RandomTranslate, std=(0.5, 0.5, 0.5)),
     dict(type=FilterRange, point_cloud_range=point_cloud_range),

@@ -25,6 +25,7 @@ bev_stride = 2
 
 model = dict(
     type=TrainableModel,
+    norm_momentum=0.1,
     net=dict(
         type=Detector,
         voxelizer=dict(type=Voxelizer, voxel_size=voxel_size, point_cloud_range=point_cloud_range),

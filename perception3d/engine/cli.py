@@ -8,14 +8,15 @@ Exit codes: 0 done, 1 failure (one line on stderr), 2 wrong usage, 130 interrupt
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
-from perception3d.engine.options import RunOptions
 from perception3d.errors import UserError
 
 Main = Callable[[argparse.Namespace], None]
+Options = TypeVar("Options")
 
 
 def run(main: Main, parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> NoReturn:
@@ -28,6 +29,9 @@ def run(main: Main, parser: argparse.ArgumentParser, argv: Sequence[str] | None 
         parser: its options; `--debug` is added.
         argv: arguments, default those of the process.
     """
+    # Idle OpenMP threads spin by default: on a busy machine that more than doubles the CPU time,
+    # of torch as of spconv. The runtime reads this when torch is loaded, which is later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
     arguments = parser.parse_args(argv)
     try:
@@ -108,7 +112,18 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--show", action="store_true", help="also open a window (needs a display)")
 
 
-def run_options(arguments: argparse.Namespace) -> RunOptions:
-    """Return the run options among the parsed arguments; absent ones keep their default."""
-    names = {field.name for field in dataclasses.fields(RunOptions)}
-    return RunOptions(**{k: v for k, v in vars(arguments).items() if k in names})
+def options_of(kind: type[Options], arguments: argparse.Namespace) -> Options:
+    """Return a dataclass filled from the parsed arguments of its names; others keep defaults."""
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{k: v for k, v in vars(arguments).items() if k in names})
+
+
+def add_workload(parser: argparse.ArgumentParser) -> None:
+    """Add what a model is measured with."""
+    parser.add_argument(
+        "--workload",
+        default="w180",
+        help="points: data (first frames of the test set), w180 (synthetic, 64 beams), tiny, or "
+        "f1, f10 (the real frame, P3D_DATA); default w180",
+    )
+    parser.add_argument("--frames", type=int, default=1, help="frames of a batch, default 1")

@@ -3,6 +3,8 @@
 import inspect
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -76,10 +78,20 @@ def start_processes(launcher: str, device: torch.device) -> None:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
-def stop_processes() -> None:
-    """Leave the process group, if any."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+@contextmanager
+def leave_at_end() -> Iterator[None]:
+    """Leave the process group, if any, when the block ends.
+
+    After success all processes leave together: one that closes its connections while another
+    still uses them can abort that one.
+    """
+    try:
+        yield
+        if dist.is_initialized():
+            dist.barrier()
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def rank() -> int:

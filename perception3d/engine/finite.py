@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from perception3d.engine.distributed import world_size
 from perception3d.errors import UserError
 from perception3d.structures import Batch
 
@@ -44,7 +45,9 @@ def check_losses(
     if batch is not None:
         if not bool(torch.isfinite(batch.points).all()):
             where.append(f"the points of frames {', '.join(batch.tokens)} hold NaN or infinity")
-        module = first_non_finite_module(net, batch)
+        # the other processes would not take part in the exchanges of a repeated pass
+        alone = world_size() == 1
+        module = first_non_finite_module(net, batch) if alone else None
         if module is not None:
             where.append(f"first in the output of module {module}")
     raise NonFiniteError(f"{'; '.join(where)}: {_ADVICE}")

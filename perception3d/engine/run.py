@@ -38,15 +38,13 @@ def train(
     """
     settings = load_config(config, config_options)
     options = options or RunOptions()
-    try:
+    with distributed.leave_at_end():
         if dry_run:
             with tempfile.TemporaryDirectory() as folder:
                 return _dry_run(settings, dataclasses.replace(options, work_dir=folder))
         runner = build_runner(settings, options, train=True)
         runner.train()
         return runner.log_hook.seconds
-    finally:
-        distributed.stop_processes()
 
 
 def _dry_run(settings: Config, options: RunOptions) -> dict[str, float]:
@@ -84,7 +82,7 @@ def evaluate(
     if test_options is None:
         raise UserError("test: needs a checkpoint")
     results: dict[str, dict[str, float]] = {}
-    try:
+    with distributed.leave_at_end():
         for path in _checkpoints(test_options):
             read_checkpoint(path)  # a wrong file is told before data are read
             settings = load_config(config, config_options)
@@ -103,8 +101,6 @@ def evaluate(
                 document = {"checkpoint": str(path), **figures(results[path.name])}
                 text = json.dumps(finite(document), indent=2) + "\n"
                 write_whole(folder / "metrics.json", text.encode())
-    finally:
-        distributed.stop_processes()
     return results
 
 

@@ -19,15 +19,27 @@ class TrainableModel(BaseModel):  # type: ignore[misc]  # mmengine ships no type
             frame) and `forward(batch)`; see `perception3d.models.detector.Detector`.
         finite_check: stop at the first loss that is NaN or infinite (one host-device
             synchronisation a step).
+        norm_momentum: momentum of all batch norms; None leaves them. With the published 0.01 the
+            running statistics lag hundreds of steps behind: short trainings need more.
+
+    Raises:
+        ValueError: norm_momentum out of range.
     """
 
     net: Any  # an nn.Module; its loss and predict are unknown to torch's types
 
-    def __init__(self, net: nn.Module, finite_check: bool = True) -> None:
+    def __init__(
+        self, net: nn.Module, finite_check: bool = True, norm_momentum: float | None = None
+    ) -> None:
+        if norm_momentum is not None and not 0.0 < norm_momentum <= 1.0:
+            raise ValueError(f"norm_momentum must lie in (0, 1], got {norm_momentum}")
         super().__init__()
         self.net = net
         self.finite_check = finite_check
         self._last_batch: Batch | None = None
+        for module in net.modules():
+            if norm_momentum is not None and isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.momentum = norm_momentum
 
     def forward(self, batch: Batch, mode: str = "tensor") -> Any:
         """Run the network on a batch; it is moved to the network's device first.

@@ -27,6 +27,10 @@ class IndexCache:
             self._tables[key] = compute()
         return self._tables[key]  # type: ignore[return-value]  # one key, one type
 
+    def tables(self) -> tuple[object, ...]:
+        """Return all tables computed so far."""
+        return tuple(self._tables.values())
+
 
 @dataclass(frozen=True)
 class SparseVoxels:

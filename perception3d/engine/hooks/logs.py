@@ -33,8 +33,9 @@ class LogHook(Hook):  # type: ignore[misc]  # mmengine ships no types
         self.seconds: dict[str, float] = {}
         self._sums: dict[str, Tensor] = {}
         self._steps = 0
-        self._data_s = 0.0
+        self._data_s = self._step_s = 0.0
         self._start = self._mark = self._phase = time.perf_counter()
+        self._train_s = 0.0
         self._first_step = 0
 
     def _write(self, **record: Any) -> None:
@@ -73,7 +74,7 @@ class LogHook(Hook):  # type: ignore[misc]  # mmengine ships no types
 
     def before_train_epoch(self, runner: Any) -> None:
         """Start the clock of the first step."""
-        self._mark = self._phase = time.perf_counter()
+        self._mark = time.perf_counter()
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Take the time that was spent waiting for data."""
@@ -92,15 +93,18 @@ class LogHook(Hook):  # type: ignore[misc]  # mmengine ships no types
         step = runner.iter + 1
         for writer in self.writers:
             writer.advance()
+        now = time.perf_counter()
+        self._step_s += now - self._mark
         if step % self.interval == 0 or step == runner.max_iters:
             self._record(runner, step)
         self._mark = time.perf_counter()
 
     def _record(self, runner: Any, step: int) -> None:
-        now = time.perf_counter()
         sums = mean_over_processes([float(value) for value in self._sums.values()])
         means = {n: value / self._steps for n, value in zip(self._sums, sums, strict=True)}
-        each = (now - self._start) / max(step - self._first_step, 1)
+        # over all steps so far: a record may cover few
+        self._train_s += self._step_s
+        each = self._train_s / max(step - self._first_step, 1)
         self._write(
             event="train",
             epoch=runner.epoch + 1,
@@ -109,19 +113,17 @@ class LogHook(Hook):  # type: ignore[misc]  # mmengine ships no types
             steps=runner.max_iters,
             **{"grad_norm": 0.0, **means},
             lr=float(runner.optim_wrapper.optimizer.param_groups[0]["lr"]),
-            step_s=(now - self._phase) / self._steps,
+            step_s=self._step_s / self._steps,
             data_s=self._data_s / self._steps,
             eta_s=each * (runner.max_iters - step),
             memory_mb=_peak_memory_mb(runner.device),
         )
-        self._sums, self._steps, self._data_s, self._phase = {}, 0, 0.0, now
+        self._sums, self._steps, self._data_s, self._step_s = {}, 0, 0.0, 0.0
 
     def after_train_epoch(self, runner: Any) -> None:
-        """Add the epoch to the seconds of training; figures do not reach over its end."""
-        if self._steps:
-            self._record(runner, runner.iter)
+        """Add the epoch to the seconds of training."""
         self._add("train", time.perf_counter() - self._start)
-        self._start, self._first_step = time.perf_counter(), runner.iter
+        self._start = time.perf_counter()
 
     def before_val(self, runner: Any) -> None:
         """Open the progress of validation."""

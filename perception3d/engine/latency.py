@@ -1,0 +1,110 @@
+"""What tools/benchmark.py does."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from perception3d.benchmark.machine import describe_machine
+from perception3d.benchmark.network import measure_stages, rows
+from perception3d.engine.checkpoint_file import write_whole
+from perception3d.engine.config import fingerprint, load_config
+from perception3d.engine.network import load_network
+from perception3d.engine.workload import make_batch
+from perception3d.errors import UserError
+
+
+@dataclass(frozen=True)
+class LatencyOptions:
+    """What is measured, and how.
+
+    Attributes:
+        checkpoint: weights; None: as initialised (a trained net decodes other boxes).
+        device: "cpu", "cuda" or "cuda:N".
+        workload: see `perception3d.engine.workload.make_batch`.
+        frames: frames of the batch.
+        rounds: samples per figure.
+        threads: torch's threads for wall time on the CPU.
+        train: forward pass, loss and backward pass instead of a prediction.
+    """
+
+    checkpoint: str | None = None
+    device: str | None = None
+    workload: str = "w180"
+    frames: int = 1
+    rounds: int = 9
+    threads: int = 2
+    train: bool = False
+
+
+def measure_model(
+    config_file: str | Path,
+    config_options: Sequence[str] = (),
+    options: LatencyOptions | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Measure the stages of a config's network.
+
+    Args:
+        config_file: config file.
+        config_options: `KEY=VALUE` settings.
+        options: what is measured, and how.
+        tell: gets each line of the table.
+
+    Returns:
+        {"machine", "config_hash", "rows"}, fit for JSON.
+
+    Raises:
+        UserError: anything wrong with config, checkpoint, device or workload.
+    """
+    chosen = options or LatencyOptions()
+    if chosen.rounds < 1 or chosen.threads < 1:
+        raise UserError("--rounds and --threads must be >= 1")
+    config = load_config(config_file, config_options)
+    net = load_network(config, chosen.checkpoint, chosen.device)
+    batch = make_batch(config, chosen.workload, chosen.frames, net)
+    if chosen.train and batch.targets is None:
+        raise UserError(f"--train: {chosen.workload} has no annotations; use --workload data")
+    settings = [("wall time", chosen.threads, False)]
+    if batch.points.device.type == "cpu":
+        settings.insert(0, ("process CPU time", 1, True))
+    measured = []
+    for clock, count, cpu_time in settings:
+        timings = measure_stages(
+            net,
+            batch,
+            rounds=chosen.rounds,
+            threads=count,
+            cpu_time=cpu_time,
+            train=chosen.train,
+        )
+        measured += rows(
+            timings,
+            op=Path(config_file).stem,
+            workload=chosen.workload,
+            batch=batch,
+            threads=count,
+            direction="both" if chosen.train else "forward",
+            clock="CUDA events" if batch.points.is_cuda else clock,
+        )
+    for row in measured:
+        tell(
+            f"{row['op']:32s} {row['workload']:6s} {row['points']:8,} points  T{row['threads']}  "
+            f"{row['ours_ms']:10.2f} ms  ({row['clock']}, spread {100 * row['spread']:.0f} %)"
+        )
+    machine = {**describe_machine(), "device": _device_name(batch.points.device)}
+    return {"machine": machine, "config_hash": fingerprint(config), "rows": measured}
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def store(report: dict[str, Any], path: str | Path) -> None:
+    """Write a report as JSON, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, (json.dumps(report, indent=2, default=str) + "\n").encode())
