@@ -111,7 +111,7 @@ def test_levels_that_do_not_fit_are_refused(arguments, message):
 
 def test_maps_that_do_not_fit_are_refused():
     network = BevBackbone(2, (0, 0), (1, 2), (4, 4), (1, 2), (2, 2))
-    with pytest.raises(ValueError, match=r"multiple of .* 2, got \(H, W\) = \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"multiple of 2 cells, .* got \(H, W\) = \(3, 4\)"):
         network(voxels([[0, 0, 0, 0]], torch.ones(1, 1)))
     with pytest.raises(ValueError, match="bev must be"):
         network(voxels([[0, 0, 0, 0]], torch.ones(1, 7)))

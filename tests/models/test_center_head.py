@@ -177,3 +177,27 @@ def test_settings_that_fit_nothing_are_refused():
         CenterLoss(code_weights=[1.0])
     with pytest.raises(ValueError, match="kernel_size odd"):
         CenterLayers(kernel_size=2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_targets_and_losses_are_those_of_the_cpu():
+    head = build(loss=CenterLoss(diou=True), layers=CenterLayers(shared_channels=8)).eval()
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.rand(20, 9, generator=generator) * 6 - 3
+    rows[:, 3:6] = rows[:, 3:6].abs() + 0.2
+    bev = torch.randn(1, 5, 6, 8, generator=generator)
+
+    def run(device: str):
+        output = head.to(device)(bev.to(device))
+        targets = [frame(rows.tolist(), [0, 1, 2, 1] * 5).to(device)]
+        return head.assign(output, targets), head.loss(output, targets)
+
+    (targets, losses), (gpu_targets, gpu_losses) = run("cpu"), run("cuda")
+    for cpu, gpu in zip(targets, gpu_targets, strict=True):
+        assert torch.equal(cpu.cells, gpu.cells.cpu())
+        assert torch.equal(cpu.mask, gpu.mask.cpu())
+        assert torch.allclose(cpu.heatmap, gpu.heatmap.cpu(), atol=1e-6)
+        assert torch.allclose(cpu.codes, gpu.codes.cpu(), atol=1e-5)
+    for name, value in losses.items():
+        assert gpu_losses[name].item() == pytest.approx(value.item(), rel=1e-3)

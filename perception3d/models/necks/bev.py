@@ -135,16 +135,17 @@ class BevBackbone(nn.Module):
     def refine(self, bev: Tensor) -> Tensor:
         """Run the 2-D network on a dense map (B, in_channels, H, W); see `forward`."""
         check_tensor("BevBackbone", "bev", bev, ("B", self.in_channels, "H", "W"), FLOATS)
-        if bev.shape[2] % self.total_stride or bev.shape[3] % self.total_stride:
-            raise ValueError(
-                f"BevBackbone: map size must be a multiple of the strides' product "
-                f"{self.total_stride}, got (H, W) = {tuple(bev.shape[2:])}; change the voxel size "
-                "or the range"
-            )
+        size = tuple(bev.shape[2:])
         parts = []
         for level, resampler in zip(self.levels, self.resamplers, strict=True):
             bev = level(bev)
             parts.append(resampler(bev))
+        ends = [tuple(part.shape[2:]) for part in parts]
+        if len(set(ends)) > 1:
+            raise ValueError(
+                f"BevBackbone: map size must be a multiple of {self.total_stride} cells, the "
+                f"product of the strides, got (H, W) = {size}; change voxel size or range"
+            )
         return torch.cat(parts, dim=1)
 
 
