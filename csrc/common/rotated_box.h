@@ -7,7 +7,8 @@
 #if defined(__CUDACC__)
 #define P3D_HOST_DEVICE __host__ __device__ inline
 #else
-#define P3D_HOST_DEVICE inline
+// Inlined always, so that loops over boxes are compiled for each kind of CPU.
+#define P3D_HOST_DEVICE inline __attribute__((always_inline))
 #endif
 
 namespace perception3d {
@@ -35,19 +36,23 @@ P3D_HOST_DEVICE double clamped(double value, double low, double high) {
 }
 P3D_HOST_DEVICE bool is_finite(double value) { return value - value == 0; }
 
-// A box, ready for tests against many others.  Sizes below 0 count as 0.  A
-// footprint with a number that is not finite has x = NaN, and a z range with one
-// is NaN: what they touch is NaN, and no comparison with them is true.
-struct RotatedBox {
+// What a box covers of the ground, ready for tests against many others.  Sizes
+// below 0 count as 0.  x is NaN if any of its numbers is not finite: then what it
+// overlaps is NaN, and no comparison with that is true.
+struct Footprint {
   double x, y;
   double half_length, half_width;
   double cos, sin;
+
+  P3D_HOST_DEVICE double area() const { return 4 * half_length * half_width; }
+};
+
+// bottom and top are NaN if z or dz is not finite.
+struct RotatedBox : Footprint {
   double radius;  // of the circle around the footprint
   double bottom, top;
 
-  P3D_HOST_DEVICE double area() const { return 4 * half_length * half_width; }
   P3D_HOST_DEVICE double height() const { return top - bottom; }
-  P3D_HOST_DEVICE bool is_known() const { return x == x; }
 };
 
 // row: x, y, z, dx, dy, dz, yaw.
@@ -82,10 +87,13 @@ struct Edge {
   double dx, dy, inverse_dx, inverse_dy;
 };
 
+P3D_HOST_DEVICE double inverse_or_zero(double value) {
+  const bool spans = ::fabs(value) > 1e-100;  // the inverse stays finite; the rest spans nothing
+  return (spans ? 1.0 : 0.0) / (spans ? value : 1.0);
+}
+
 P3D_HOST_DEVICE Edge make_edge(double dx, double dy) {
-  constexpr double kSmallest = 1e-100;  // 1/d stays finite; such an edge spans nothing
-  return {dx, dy, dx * dx > kSmallest * kSmallest ? 1 / dx : 0,
-          dy * dy > kSmallest * kSmallest ? 1 / dy : 0};
+  return {dx, dy, inverse_or_zero(dx), inverse_or_zero(dy)};
 }
 
 // Integral over t of y(t), limited to [-half_y, half_y], along the part of an
@@ -110,31 +118,32 @@ P3D_HOST_DEVICE double integrate_edge(const Edge &edge, double mx, double my, do
 // clamp(high) - clamp(low) of it, with the clamp at a's width.  So the area is
 // the boundary integral of clamp(y) dx over the edges of b between a's ends: no
 // vertex is ever classified, and rounding can move the result only by rounding.
-P3D_HOST_DEVICE double overlap_area(const RotatedBox &a, const RotatedBox &b) {
+// There are no branches either: loops over pairs vectorise.  Swapping a and b
+// changes the result by rounding.
+P3D_HOST_DEVICE double overlap_area(const Footprint &a, const Footprint &b) {
   const double dx = b.x - a.x, dy = b.y - a.y;
-  if (!is_finite(dx + dy)) return kNotANumber;
   const double ax = a.half_length, ay = a.half_width;
-  if (!(ax > 0 && ay > 0 && b.half_length > 0 && b.half_width > 0)) return 0;
   const double x = dx * a.cos + dy * a.sin, y = dy * a.cos - dx * a.sin;
   const double cos = a.cos * b.cos + a.sin * b.sin, sin = a.cos * b.sin - a.sin * b.cos;
   const Edge u = make_edge(cos * b.half_length, sin * b.half_length);
   const Edge v = make_edge(-sin * b.half_width, cos * b.half_width);
+  const double area = u.dx * (integrate_edge(u, x + v.dx, y + v.dy, ax, ay) -
+                              integrate_edge(u, x - v.dx, y - v.dy, ax, ay)) +
+                      v.dx * (integrate_edge(v, x - u.dx, y - u.dy, ax, ay) -
+                              integrate_edge(v, x + u.dx, y + u.dy, ax, ay));
 
-  // Separating axes: the two of a, then the two of b.
+  // How far the boxes interlock along the axes of a, then of b.
   const double abs_cos = ::fabs(cos), abs_sin = ::fabs(sin), room = 1 - kTouching;
   const double reach_x = ax + abs_cos * b.half_length + abs_sin * b.half_width;
   const double reach_y = ay + abs_sin * b.half_length + abs_cos * b.half_width;
   const double reach_u = b.half_length + abs_cos * ax + abs_sin * ay;
   const double reach_v = b.half_width + abs_sin * ax + abs_cos * ay;
-  if (::fabs(x) >= reach_x * room || ::fabs(y) >= reach_y * room ||
-      ::fabs(x * cos + y * sin) >= reach_u * room || ::fabs(y * cos - x * sin) >= reach_v * room) {
-    return 0;
-  }
-  const double area = u.dx * (integrate_edge(u, x + v.dx, y + v.dy, ax, ay) -
-                              integrate_edge(u, x - v.dx, y - v.dy, ax, ay)) +
-                      v.dx * (integrate_edge(v, x - u.dx, y - u.dy, ax, ay) -
-                              integrate_edge(v, x + u.dx, y + u.dy, ax, ay));
-  return clamped(area, 0, smaller(a.area(), b.area()));
+  const double depth_a = smaller(reach_x * room - ::fabs(x), reach_y * room - ::fabs(y));
+  const double depth_b = smaller(reach_u * room - ::fabs(x * cos + y * sin),
+                                 reach_v * room - ::fabs(y * cos - x * sin));
+  const double limited = clamped(area, 0, smaller(a.area(), b.area()));
+  const double known = smaller(depth_a, depth_b) > 0 ? limited : 0;
+  return is_finite(dx + dy) ? known : kNotANumber;
 }
 
 struct Corner {
@@ -148,7 +157,7 @@ P3D_HOST_DEVICE double turn_of(const Corner &a, const Corner &b, const Corner &c
 
 // Area of the convex hull of two footprints: Andrew's monotone chain over the
 // eight corners (Information Processing Letters 9(5), 1979), in the frame of a.
-P3D_HOST_DEVICE double hull_area(const RotatedBox &a, const RotatedBox &b) {
+P3D_HOST_DEVICE double hull_area(const Footprint &a, const Footprint &b) {
   const double dx = b.x - a.x, dy = b.y - a.y;
   if (!is_finite(dx + dy)) return kNotANumber;
   const double x = dx * a.cos + dy * a.sin, y = dy * a.cos - dx * a.sin;
@@ -200,22 +209,26 @@ P3D_HOST_DEVICE double generalized_iou(double intersection, double whole, double
   return ratio_or_zero(intersection, whole) - ratio_or_zero(enclosing - whole, enclosing);
 }
 
-// One measure of two boxes; NaN if a number it depends on is not finite.
-P3D_HOST_DEVICE double measure_boxes(const RotatedBox &a, const RotatedBox &b, BoxMeasure measure) {
-  const double area = overlap_area(a, b);
-  if (measure == BoxMeasure::kOverlap) return area;
-  if (measure == BoxMeasure::kIouBev || measure == BoxMeasure::kGiouBev) {
-    const double whole = a.area() + b.area() - area;
-    if (measure == BoxMeasure::kGiouBev) return generalized_iou(area, whole, hull_area(a, b));
-    return is_finite(area) ? ratio_or_zero(area, whole) : kNotANumber;
+// One measure of two boxes whose footprints share `area`; NaN if a number it
+// depends on is not finite.
+P3D_HOST_DEVICE double measure_overlap(const RotatedBox &a, const RotatedBox &b, double area,
+                                       BoxMeasure measure) {
+  if (measure == BoxMeasure::kOverlap || !is_finite(area)) return area;
+  if (measure == BoxMeasure::kIouBev) return ratio_or_zero(area, a.area() + b.area() - area);
+  if (measure == BoxMeasure::kGiouBev) {
+    return generalized_iou(area, a.area() + b.area() - area, hull_area(a, b));
   }
-  if (!is_finite(area + a.top + b.top)) return kNotANumber;
+  if (!is_finite(a.top + b.top)) return kNotANumber;
   const double shared = smaller(a.top, b.top) - larger(a.bottom, b.bottom);
   const double volume = area * larger(shared, 0);
   const double whole = a.area() * a.height() + b.area() * b.height() - volume;
   if (measure == BoxMeasure::kIou3d) return ratio_or_zero(volume, whole);
   const double span = larger(a.top, b.top) - smaller(a.bottom, b.bottom);
   return generalized_iou(volume, whole, hull_area(a, b) * span);
+}
+
+P3D_HOST_DEVICE double measure_boxes(const RotatedBox &a, const RotatedBox &b, BoxMeasure measure) {
+  return measure_overlap(a, b, overlap_area(a, b), measure);
 }
 
 }  // namespace perception3d

@@ -4,45 +4,48 @@
 #include <vector>
 
 #include "common/parallel.h"
-#include "cpu/circles.h"
+#include "cpu/footprints.h"
 
 namespace perception3d {
 namespace {
 
-constexpr int64_t kPairsPerWorker = 2048;
+constexpr int64_t kPairsPerWorker = 16384;
 
-// Whether boxes too far apart for an overlap have a measure of 0; GIoU looks at
-// the gap.
-bool is_zero_when_far(BoxMeasure measure) {
-  return measure != BoxMeasure::kGiouBev && measure != BoxMeasure::kGiou3d;
+bool looks_at_z(BoxMeasure measure) {
+  return measure == BoxMeasure::kIou3d || measure == BoxMeasure::kGiou3d;
 }
 
-// x of the circle that stands for a box: NaN, which is never far, where the
-// measure of the box is NaN.
-double circle_x(const RotatedBox &box, BoxMeasure measure) {
-  return measure == BoxMeasure::kIou3d && !is_finite(box.top) ? kNotANumber : box.x;
-}
-
-// One row of the matrix.
+// A box whose footprint is marked unknown where z matters and is not finite: the
+// tests of circles then let the pair through, and its measure is NaN.
 template <typename T>
-void measure_row(const RotatedBox &box, const RotatedBox *others, const Circles &circles,
-                 BoxMeasure measure, T *row) {
-  const int64_t count = circles.size();
-  if (!is_zero_when_far(measure)) {
+RotatedBox make_box_for(const T *row, BoxMeasure measure) {
+  RotatedBox box = make_rotated_box(row);
+  if (looks_at_z(measure) && !is_finite(box.top)) box.x = kNotANumber;
+  return box;
+}
+
+// One row of the matrix.  Boxes too far apart for an overlap have a measure of
+// 0, but for GIoU, which looks at the gap.
+template <typename T>
+void measure_row(const RotatedBox &box, const std::vector<RotatedBox> &others,
+                 const Footprints &footprints, BoxMeasure measure, T *row) {
+  const int64_t count = footprints.size();
+  if (measure == BoxMeasure::kGiouBev || measure == BoxMeasure::kGiou3d) {
+    std::vector<double> areas(count, 0.0);
+    visit_near(footprints, box, 0, count, kFootprintsPerTest, [&](int64_t i, double area) {
+      areas[i] = area;
+      return false;
+    });
     for (int64_t i = 0; i < count; ++i) {
-      row[i] = static_cast<T>(measure_boxes(box, others[i], measure));
+      row[i] = static_cast<T>(measure_overlap(box, others[i], areas[i], measure));
     }
     return;
   }
   std::fill(row, row + count, T{0});
-  const double x = circle_x(box, measure);
-  for (int64_t begin = 0; begin < count; begin += kCirclesPerTest) {
-    uint64_t near = find_near(circles, begin, count, x, box.y, box.radius);
-    for (; near != 0; near &= near - 1) {
-      const int64_t i = begin + __builtin_ctzll(near);
-      row[i] = static_cast<T>(measure_boxes(box, others[i], measure));
-    }
-  }
+  visit_near(footprints, box, 0, count, kFootprintsPerTest, [&](int64_t i, double area) {
+    row[i] = static_cast<T>(measure_overlap(box, others[i], area, measure));
+    return false;
+  });
 }
 
 }  // namespace
@@ -50,16 +53,17 @@ void measure_row(const RotatedBox &box, const RotatedBox *others, const Circles 
 template <typename T>
 void measure_box_matrix(const T *boxes_a, int64_t num_a, const T *boxes_b, int64_t num_b,
                         BoxMeasure measure, T *result, int threads) {
-  std::vector<RotatedBox> others(num_b);
-  Circles circles;
-  circles.reserve(num_b);
+  std::vector<RotatedBox> others;
+  Footprints footprints;
+  others.reserve(num_b);
+  footprints.reserve(num_b);
   for (int64_t b = 0; b < num_b; ++b) {
-    others[b] = make_rotated_box(boxes_b + b * 7);
-    circles.add(circle_x(others[b], measure), others[b].y, others[b].radius);
+    others.push_back(make_box_for(boxes_b + b * 7, measure));
+    footprints.add(others.back());
   }
   const int workers = worker_count(threads, num_a * num_b, kPairsPerWorker);
   for_each_dynamic(workers, num_a, 4, [&](int64_t a) {
-    measure_row(make_rotated_box(boxes_a + a * 7), others.data(), circles, measure,
+    measure_row(make_box_for(boxes_a + a * 7, measure), others, footprints, measure,
                 result + a * num_b);
   });
 }

@@ -6,13 +6,14 @@
 
 #include "common/parallel.h"
 #include "common/rotated_box.h"
-#include "cpu/circles.h"
+#include "cpu/footprints.h"
 
 namespace perception3d {
 namespace {
 
-constexpr int64_t kCandidates = 64;         // tested against what is kept so far, in parallel
-constexpr int64_t kTestsPerWorker = 32768;  // circle tests that are worth a thread
+constexpr int64_t kCandidates = 256;         // tested against what is kept so far, in parallel
+constexpr int64_t kTestsPerWorker = 131072;  // circle tests that are worth a thread
+constexpr int64_t kBatch = 16;               // overlaps computed before one is looked at
 
 struct Ranked {
   uint64_t key;
@@ -50,6 +51,26 @@ void sort_by_key(std::vector<Ranked> &rows) {
     for (const Ranked &row : rows) sorted[slot[row.key >> 8 * byte & 255]++] = row;
     rows.swap(sorted);
   }
+}
+
+P3D_CLONES int64_t count_within(const double *x, const double *y, int64_t count, double center_x,
+                                double center_y, double squared_distance) {
+  int64_t total = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const double dx = x[i] - center_x, dy = y[i] - center_y;
+    total += dx * dx + dy * dy <= squared_distance;
+  }
+  return total;
+}
+
+bool any_within(const double *x, const double *y, int64_t count, double center_x, double center_y,
+                double squared_distance) {
+  constexpr int64_t kAtOnce = 128;
+  for (int64_t at = 0; at < count; at += kAtOnce) {
+    const int64_t some = std::min(kAtOnce, count - at);
+    if (count_within(x + at, y + at, some, center_x, center_y, squared_distance) > 0) return true;
+  }
+  return false;
 }
 
 // Greedy suppression, lazily: candidates meet only what has been kept.
@@ -97,23 +118,20 @@ std::vector<int64_t> suppress_boxes(const T *boxes, const std::vector<int64_t> &
   for (int64_t i = 0; i < num_candidates; ++i) {
     candidates[i] = make_rotated_box(boxes + order[i] * 7);
   }
-  Circles circles;
-  std::vector<int64_t> kept, candidate_of_kept;
+  Footprints footprints;
+  std::vector<int64_t> kept;
+  std::vector<double> area_of_kept;
   const auto is_hit = [&](int64_t i, int64_t begin, int64_t end) {
     const RotatedBox &box = candidates[i];
-    for (int64_t at = begin; at < end; at += kCirclesPerTest) {
-      uint64_t near = find_near(circles, at, end, box.x, box.y, box.radius);
-      for (; near != 0; near &= near - 1) {
-        const RotatedBox &other = candidates[candidate_of_kept[at + __builtin_ctzll(near)]];
-        if (measure_boxes(other, box, BoxMeasure::kIouBev) > iou_threshold) return true;
-      }
-    }
-    return false;
+    const double box_area = box.area();
+    return visit_near(footprints, box, begin, end, kBatch, [&](int64_t other, double shared) {
+      return ratio_or_zero(shared, box_area + area_of_kept[other] - shared) > iou_threshold;
+    });
   };
   suppress(num_candidates, post_max, threads, is_hit, [&](int64_t i) {
     kept.push_back(order[i]);
-    candidate_of_kept.push_back(i);
-    circles.add(candidates[i].x, candidates[i].y, candidates[i].radius);
+    area_of_kept.push_back(candidates[i].area());
+    footprints.add(candidates[i]);
   });
   return kept;
 }
@@ -121,16 +139,18 @@ std::vector<int64_t> suppress_boxes(const T *boxes, const std::vector<int64_t> &
 template <typename T>
 std::vector<int64_t> suppress_centers(const T *centers, const std::vector<int64_t> &order,
                                       double squared_distance, int64_t post_max, int threads) {
-  Circles circles;
   std::vector<int64_t> kept;
+  std::vector<double> kept_x, kept_y;
   const auto is_hit = [&](int64_t i, int64_t begin, int64_t end) {
     const T *center = centers + order[i] * 2;
-    return any_within(circles, begin, end, center[0], center[1], squared_distance);
+    return any_within(kept_x.data() + begin, kept_y.data() + begin, end - begin, center[0],
+                      center[1], squared_distance);
   };
   suppress(static_cast<int64_t>(order.size()), post_max, threads, is_hit, [&](int64_t i) {
     const T *center = centers + order[i] * 2;
     kept.push_back(order[i]);
-    circles.add(center[0], center[1], 0);
+    kept_x.push_back(center[0]);
+    kept_y.push_back(center[1]);
   });
   return kept;
 }

@@ -56,11 +56,28 @@ def make_workload(name: str) -> Workload:
     return Workload(name, makers[name](), synthetic=True)
 
 
-def _real_frame() -> Tensor:
+def real_boxes() -> Tensor:
+    """Load the 69 annotated boxes of the real frame: (69, 7) float32, LiDAR frame.
+
+    Raises:
+        MissingData: without the real frame.
+    """
+    path = _frame_folder() / "boxes_lidar.npz"
+    if not path.is_file():
+        raise MissingData(f"no boxes of the nuScenes frame in {path.parent}")
+    with np.load(path) as arrays:
+        return torch.from_numpy(arrays["boxes_lidar"][:, :7].astype(np.float32))
+
+
+def _frame_folder() -> Path:
     root = Path(os.environ.get("P3D_DATA", REPOSITORY.parent / "shared" / "data"))
-    files = sorted((root / "nuscenes_frame" / "samples" / "LIDAR_TOP").glob("*.bin"))
+    return root / "nuscenes_frame"
+
+
+def _real_frame() -> Tensor:
+    files = sorted((_frame_folder() / "samples" / "LIDAR_TOP").glob("*.bin"))
     if not files:
-        raise MissingData(f"no nuScenes frame under {root} (set P3D_DATA)")
+        raise MissingData(f"no nuScenes frame in {_frame_folder()} (set P3D_DATA)")
     points = np.fromfile(files[0], dtype=np.float32).reshape(-1, 5)
     points[:, 4] = 0.0  # the file holds the ring number where sweeps hold the time lag
     return torch.from_numpy(points)

@@ -17,7 +17,8 @@ def rotated_nms(
     """Suppress boxes by BEV IoU; see `perception3d.ops.rotated_nms`."""
     order = _order_by_score(scores)[:pre_max]
     visited = boxes[order].double()
-    suppresses = box_iou(visited, visited) > iou_threshold
+    # Candidate first, kept box second: swapping them may change the last bit of the IoU.
+    suppresses = (box_iou(visited, visited) > iou_threshold).T
     return order[_keep_greedily(suppresses)][:post_max]
 
 
