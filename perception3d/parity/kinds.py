@@ -17,6 +17,7 @@ from perception3d.parity import (
     encoder,
     geometry,
     partition,
+    state_dict,
     voxelization,
 )
 from perception3d.parity.case import Array, Case, CaseError
@@ -69,6 +70,7 @@ NOT_BUILT: dict[str, str] = {"transfusion_head": "TransFusion head"}
 # Kinds whose network depends on the system.
 SYSTEM_KINDS: dict[tuple[str, str], Kind] = {
     ("dsvt", "backbone"): Kind(dsvt.replay_backbone),
+    ("dsvt", "state_dict"): Kind(state_dict.replay_state_dict, state_dict.expected_state_dict),
 }
 
 
