@@ -152,7 +152,7 @@ def test_losses_under_autocast_are_float32():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(tasks=(("car",), ("bus", "conne"))), "unknown class 'conne'; did you mean 'cone'"),
+        (dict(tasks=(("car",), ("bus", "conne"))), "unknown class 'conne' .did you mean 'cone'"),
         (dict(loss=CenterLoss(code_weights=[1.0] * 8)), "must have 10 entries"),
         (dict(decoder=CenterDecoder(iou_rectifier=(0.5, 0.5))), r"per class \(3\), got 2"),
     ],

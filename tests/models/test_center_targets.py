@@ -195,7 +195,7 @@ def test_wrong_settings_are_refused(settings_):
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        ([["car"], ["bus", "cones"]], "'cones'; did you mean 'cone'"),
+        ([["car"], ["bus", "cones"]], "'cones' .did you mean 'cone'"),
         ([["car"], ["bus"]], r"not: \['cone'\]"),
         ([["car", "bus"], ["bus", "cone"]], r"not: \['bus'\]"),
     ],

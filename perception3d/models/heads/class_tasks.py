@@ -28,9 +28,9 @@ class ClassTasks:
         for name in names:
             if name not in self.classes:
                 near = get_close_matches(name, list(self.classes), 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = f" (did you mean {near[0]!r}?)" if near else ""
                 raise ValueError(
-                    f"tasks name the unknown class {name!r}{hint} Classes: {list(self.classes)}"
+                    f"tasks name the unknown class {name!r}{hint}; classes: {list(self.classes)}"
                 )
         if len(set(self.classes)) != len(self.classes) or sorted(names) != sorted(self.classes):
             odd = sorted(name for name in self.classes if names.count(name) != 1)
