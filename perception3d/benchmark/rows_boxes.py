@@ -133,10 +133,48 @@ def _difference(ours: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
 
 
 ROWS = (
-    Row("rotated_nms", "waymo_4096", partial(_nms_case, 4096, 150, 0.7), ("f1", "w180")),
-    Row("rotated_nms", "nuscenes_1000", partial(_nms_case, 1000, 60, 0.2), ("tiny", "f1")),
-    Row("circle_nms", "500", partial(_circle_case, 500, 60, 4.0), ("f1",)),
-    Row("box_iou", "bev_500x500", partial(_iou_case, 500, 500, "bev"), ("f1",), 1e-6),
-    Row("box_iou", "giou_3d_200x69", partial(_iou_case, 200, 69, "giou_3d"), ("f1",), 1e-6),
-    Row("points_in_boxes", "69_boxes", _members_case, ("tiny", "f1", "f10", "w180")),
+    Row(
+        "rotated_nms",
+        "waymo_4096",
+        partial(_nms_case, 4096, 150, 0.7),
+        ("f1", "w180"),
+        required={"shapely, kept boxes only": 100.0},
+    ),
+    Row(
+        "rotated_nms",
+        "nuscenes_1000",
+        partial(_nms_case, 1000, 60, 0.2),
+        ("tiny", "f1"),
+        required={"shapely, kept boxes only": 50.0},
+    ),
+    Row(
+        "circle_nms",
+        "500",
+        partial(_circle_case, 500, 60, 4.0),
+        ("f1",),
+        required={"numpy, kept centres": 15.0},
+    ),
+    Row(
+        "box_iou",
+        "bev_500x500",
+        partial(_iou_case, 500, 500, "bev"),
+        ("f1",),
+        tolerance=1e-6,
+        required={"torch, near pairs": 40.0},
+    ),
+    Row(
+        "box_iou",
+        "giou_3d_200x69",
+        partial(_iou_case, 200, 69, "giou_3d"),
+        ("f1",),
+        tolerance=1e-6,
+        required={"torch, dense": 10.0},
+    ),
+    Row(
+        "points_in_boxes",
+        "69_boxes",
+        _members_case,
+        ("tiny", "f1", "f10", "w180"),
+        required={"numpy, bounds first": 5.0},
+    ),
 )
