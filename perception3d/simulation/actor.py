@@ -63,6 +63,38 @@ class Path:
         return road.frames(s, d, self.direction)
 
 
+class Tracks:
+    """Many paths at once.
+
+    Args:
+        road: geometry.
+        paths: N paths.
+    """
+
+    def __init__(self, road: Road, paths: list[Path]) -> None:
+        self._road = road
+        fields = ("s", "d", "direction", "speed", "ripple", "period", "phase")
+        columns = [[getattr(path, field) for path in paths] for field in fields]
+        self._columns = np.array(columns, dtype=np.float64).reshape(len(fields), len(paths))
+
+    def poses(self, paths: NDArray[np.int64], time: Reals) -> tuple[Floats, Floats, Floats]:
+        """Return where paths are at times.
+
+        Args:
+            paths: (K,) numbers of paths.
+            time: (K,) or one for all, s.
+
+        Returns:
+            Positions (K, 3) m, rotations (K, 3, 3), yaw (K,) rad in the local frame.
+        """
+        s, d, direction, speed, ripple, period, phase = self._columns[:, paths]
+        rate = 2 * np.pi / period
+        way = speed * time + ripple / rate * (np.sin(rate * time + phase) - np.sin(phase))
+        return self._road.frames(
+            s + way * np.cos(direction), d + way * np.sin(direction), direction
+        )
+
+
 @dataclass(frozen=True)
 class Actor:
     """One annotated thing.

@@ -38,23 +38,12 @@ class Boxes:
 def boxes_at(world: World, time: float) -> Boxes:
     """Return the boxes of all actors near the ego vehicle at a time, in the local frame."""
     ego = world.ego_poses(time)[0][0]
-    actor, center, size, yaw = [], [], [], []
-    for number, thing in enumerate(world.actors):
-        s, d = thing.path.places(time)
-        x, y = world.road.plan(s, d)
-        if (x - ego[0]) ** 2 + (y - ego[1]) ** 2 > ANNOTATION_RANGE**2:
-            continue
-        actor.append(number)
-        height = float(world.road.height(s, d)) + thing.size[2] / 2
-        center.append((float(x), float(y), height))
-        size.append(thing.size)
-        yaw.append(float(world.road.heading(s)) + thing.path.direction)
-    return Boxes(
-        np.array(actor, dtype=np.int64),
-        np.array(center).reshape(-1, 3).round(3),
-        np.array(size).reshape(-1, 3),
-        np.array(yaw),
-    )
+    position, _, yaw = world.tracks.poses(np.arange(len(world.actors)), time)
+    near = np.flatnonzero(np.hypot(*(position - ego)[:, :2].T) < ANNOTATION_RANGE)
+    size = np.array([world.actors[number].size for number in near]).reshape(-1, 3)
+    center = position[near]
+    center[:, 2] += size[:, 2] / 2
+    return Boxes(near, center.round(3), size, yaw[near])
 
 
 def count_points(
@@ -125,30 +114,43 @@ class VisibilityMeter:
         world = self._world
         if not len(actors):
             return np.zeros(0)
-        posed = [world.actors[number].path.poses(world.road, time) for number in actors]
-        position = np.concatenate([pose[0] for pose in posed])
-        rotation = np.concatenate([pose[1] for pose in posed])
+        position, rotation, _ = world.tracks.poses(actors, time)
         place = np.einsum("kij,knj->kni", rotation, self._place[actors]) + position[:, None]
         normal = np.einsum("kij,knj->kni", rotation, self._normal[actors])
         ego, turn = world.ego_poses(time)
         middle = ego[0] + turn[0] @ (0.9, 0, 1.5)
         facing = np.einsum("kni,kni->kn", normal, middle - place) > 0
         seen = np.zeros_like(facing)
-        moments = [
-            Moment(int(number), 0, position[row], rotation[row])
-            for row, number in enumerate(actors)
-            if world.actors[number].path.moves
-        ]
         rays, target = self._rays(place, facing, ego, turn)
         hits = self._caster.still(rays)
-        self._caster.add_movers(
-            hits, rays, moments, np.arange(len(rays)), np.zeros(len(rays), dtype=np.int64)
-        )
         row, probe, distance = target
+        self._caster.add_movers(hits, rays, self._moments(actors, position, rotation, rays))
         own = self._caster.surfaces.owner[hits.surface] == actors[row]
         clear = (hits.distance > distance - 0.1) | (own & np.isfinite(hits.distance))
         seen[row[clear], probe[clear]] = True
         return np.asarray(seen.sum(axis=1) / np.maximum(facing.sum(axis=1), 1))
+
+    def _moments(
+        self,
+        actors: NDArray[np.int64],
+        position: Floats,
+        rotation: Floats,
+        rays: NDArray[np.float32],
+    ) -> list[Moment]:
+        """Return the movers among the actors, each with the rays that pass close by."""
+        moments = []
+        for row, number in enumerate(actors.tolist()):
+            actor = self._world.actors[number]
+            if not actor.path.moves:
+                continue
+            half = np.asarray(actor.size) / 2
+            middle = position[row] + rotation[row, :, 2] * half[2]
+            shift = (middle - rays[:, :3]).astype(np.float32)
+            along = np.einsum("ni,ni->n", shift, rays[:, 3:])
+            missed = np.einsum("ni,ni->n", shift, shift) - along * along
+            near = np.flatnonzero((missed < half @ half) & (along > -np.linalg.norm(half)))
+            moments.append(Moment(number, position[row], rotation[row], near, 0.0))
+        return moments
 
     def _rays(
         self, place: Floats, facing: NDArray[np.bool_], ego: Floats, turn: Floats

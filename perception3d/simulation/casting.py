@@ -1,8 +1,7 @@
-"""Rays against a scene whose actors move: one tree for what stands, one for all that moves.
+"""Rays against a scene whose actors move.
 
-Movers are copied once for every moment at which rays meet them.  The copies of one moment lie in
-one layer; layers are stacked in z, so one tree and one call serve all moments.  A ray that starts
-in a layer can reach another one only below the ground or farther away than sensors see.
+What stands is one tree.  Each mover has a tree of its own in its own frame, built once; rays are
+brought into that frame, so a mover may be met at as many moments as there are rays.
 """
 
 from dataclasses import dataclass
@@ -17,9 +16,6 @@ from perception3d.simulation.semantics import LABEL_OF_CATEGORY
 from perception3d.simulation.world import World
 
 Floats = NDArray[np.floating[Any]]
-
-LAYER_HEIGHT = 100.0
-"""Distance of layers in z, m; rays are to start less than 30 m above z = 0 and to climb less."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +54,21 @@ class Hits:
 
 @dataclass(frozen=True)
 class Moment:
-    """Where one mover is at one time.
+    """A mover at one time, and the rays that may meet it then.
 
     Attributes:
         mover: number of the actor.
-        layer: layer that shows it.
         position: (3,) m.
         rotation: (3, 3).
+        rows: (M,) numbers of rays; all moments of a mover have different ones.
+        nearest: least distance of the mover from the origins of these rays, m.
     """
 
     mover: int
-    layer: int
     position: Floats
     rotation: Floats
+    rows: NDArray[np.int64]
+    nearest: float
 
 
 def _tree(vertices: Floats, faces: NDArray[np.int32]) -> o3d.t.geometry.RaycastingScene:
@@ -99,20 +97,21 @@ class Caster:
 
     Attributes:
         surfaces: properties of all faces that can be hit.
+        num_still: number of faces that stand; they are the first of `surfaces`.
     """
 
     def __init__(self, world: World) -> None:
         self._still = _tree(world.still.vertices, world.still.faces)
-        self._mesh: dict[int, Mesh] = {}
-        self._first: dict[int, int] = {}
+        self._movers: dict[int, tuple[o3d.t.geometry.RaycastingScene, int]] = {}
         parts = [world.still]
         count = len(world.still)
-        for number in world.movers:
+        for number in world.movers.tolist():
             actor = world.actors[number]
             mesh = actor.mesh.labelled(LABEL_OF_CATEGORY[actor.category], number)
-            self._mesh[number], self._first[number] = mesh, count
+            self._movers[number] = _tree(mesh.vertices, mesh.faces), count
             parts.append(mesh)
             count += len(mesh)
+        self.num_still = len(world.still)
         self.surfaces = Surfaces(
             np.concatenate([part.color for part in parts]),
             np.concatenate([part.reflectance for part in parts]),
@@ -132,39 +131,46 @@ class Caster:
         surface = np.where(np.isfinite(distance), face, 0).astype(np.int64)
         return Hits(distance, surface, normal)
 
-    def add_movers(
-        self,
-        hits: Hits,
-        rays: Floats,
-        moments: list[Moment],
-        rows: NDArray[np.int64],
-        layers: NDArray[np.integer[Any]],
-    ) -> None:
+    def blocked(self, rays: Floats) -> NDArray[np.bool_]:
+        """Return whether anything that stands lies on rays (N, 6) float32."""
+        tensor = o3d.core.Tensor.from_numpy(rays)
+        return np.asarray(self._still.test_occlusions(tensor, nthreads=1).numpy())
+
+    def add_movers(self, hits: Hits, rays: Floats, moments: list[Moment]) -> None:
         """Put movers in front of `hits`, in place.
 
         Args:
             hits: result of `still` for the rays.
             rays: (N, 6) float32.
-            moments: where the movers are.
-            rows: (M,) rays that may meet a mover.
-            layers: (M,) layer of each of these rays.
+            moments: where movers are, and which rays may meet them there.
         """
-        if not moments or not len(rows):
-            return
-        vertices, faces, surface, start = [], [], [], 0
-        for moment in moments:
-            mesh = self._mesh[moment.mover]
-            shift = moment.position + (0, 0, moment.layer * LAYER_HEIGHT)
-            vertices.append(mesh.vertices @ moment.rotation.T + shift)
-            faces.append(mesh.faces + np.int32(start))
-            surface.append(self._first[moment.mover] + np.arange(len(mesh)))
-            start += len(mesh.vertices)
-        tree = _tree(np.concatenate(vertices), np.concatenate(faces))
-        lifted = rays[rows]
-        lifted[:, 2] += layers * np.float32(LAYER_HEIGHT)
-        distance, face, normal = _cast(tree, lifted)
-        nearer = distance < hits.distance[rows]
-        target = rows[nearer]
-        hits.distance[target] = distance[nearer]
-        hits.surface[target] = np.concatenate(surface)[face[nearer]]
-        hits.normal[target] = normal[nearer]
+        by_mover: dict[int, list[Moment]] = {}
+        # Near ones first: rays that they stop need not be tried against those behind.
+        for moment in sorted(moments, key=lambda moment: moment.nearest):
+            by_mover.setdefault(moment.mover, []).append(moment)
+        for mover, shown in by_mover.items():
+            tree, first = self._movers[mover]
+            open_rows = [
+                moment.rows[hits.distance[moment.rows] > moment.nearest] for moment in shown
+            ]
+            ends = np.cumsum([len(rows) for rows in open_rows]).tolist()
+            rows = np.concatenate(open_rows)
+            if not len(rows):
+                continue
+            near = rays[rows]
+            turns = []
+            for moment, start, end in zip(shown, [0, *ends[:-1]], ends, strict=True):
+                turn = moment.rotation.astype(np.float32)
+                part = near[start:end]
+                part[:, :3] -= moment.position.astype(np.float32)
+                # Origin and direction are turned alike.
+                part[:] = (part.reshape(-1, 3) @ turn).reshape(-1, 6)
+                turns.append(turn)
+            distance, face, normal = _cast(tree, near)
+            met = distance < hits.distance[rows]
+            for turn, start, end in zip(turns, [0, *ends[:-1]], ends, strict=True):
+                normal[start:end] = normal[start:end] @ turn.T
+            target = rows[met]
+            hits.distance[target] = distance[met]
+            hits.surface[target] = first + face[met]
+            hits.normal[target] = normal[met]

@@ -83,7 +83,7 @@ def _grid_lines(
     return s, crossing, d, raised
 
 
-def _labels(
+def ground_labels(
     road: Road, lots: list[Lot], s: NDArray[np.float64], d: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
     """Return the label of the cells around the middles s (I,) and d (J,)."""
@@ -112,7 +112,7 @@ def ground_mesh(road: Road, lots: list[Lot], start: float, end: float) -> Mesh:
     x, y = road.plan(grid_s, grid_d)
     z = road.surface(grid_s, grid_d) + KERB_HEIGHT * (raised[None, :] & ~crossing[:, None])
     vertices = np.stack([x, y, z], axis=-1).reshape(-1, 3)
-    label = _labels(road, lots, (s[1:] + s[:-1]) / 2, (d[1:] + d[:-1]) / 2)
+    label = ground_labels(road, lots, (s[1:] + s[:-1]) / 2, (d[1:] + d[:-1]) / 2)
     number = np.arange(len(vertices)).reshape(grid_s.shape)
     corner = [number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:]]
     lower = np.stack([corner[0], corner[1], corner[2]], axis=-1)

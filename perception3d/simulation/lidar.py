@@ -24,7 +24,6 @@ MIN_RANGE = 0.4
 RANGE_NOISE = 0.02
 _ECHO = 3.0
 """Strength of an echo; sets how far away dark and slanted surfaces are still seen."""
-_HALVES = 2
 
 
 @dataclass(frozen=True)
@@ -97,77 +96,31 @@ class Lidar:
         _spread(level, up, rays[..., 3:])
         rays = rays.reshape(-1, 6)
         hits = self._caster.still(rays)
-        moments, rows, layers = self._moments(times)
-        self._caster.add_movers(hits, rays, moments, rows, layers)
+        self._caster.add_movers(hits, rays, self._moments(times))
         return self._receive(times, position, level, up, hits, rays[:, 3:], rng)
 
-    def _moments(self, times: Floats) -> tuple[list[Moment], NDArray[np.int64], NDArray[np.int64]]:
+    def _moments(self, times: Floats) -> list[Moment]:
         """Return where movers are when the beam passes them, and the rays that may meet them."""
-        world = self._world
+        world, count = self._world, len(times)
+        sweep = np.tile(np.arange(count), len(world.movers))
+        mover = np.repeat(world.movers, count)
         center, turn = sensor_poses(LIDAR, *world.ego_poses(times))
-        may_meet = np.zeros((len(times), NUM_STEPS, NUM_BEAMS), dtype=bool)
-        moments = []
-        for number in world.movers:
-            actor = world.actors[number]
-            radius = float(np.hypot(actor.size[0], actor.size[1])) / 2 + 0.5
-            place, _, _ = actor.path.poses(world.road, times)
-            seen = np.einsum("tji,tj->ti", turn, place - center)
-            away = np.hypot(seen[:, 0], seen[:, 1])
-            near = np.flatnonzero(away < MAX_RANGE + radius)
-            if not len(near):
-                continue
-            spans = self._spans(seen[near], away[near], radius)
-            for row, half, first, last in spans:
-                sweep = int(near[row])
-                middle = (first + last) // 2
-                low = (seen[sweep, 2] - 0.7) / max(away[sweep] - radius, 0.3)
-                high = (seen[sweep, 2] + actor.size[2] + 0.7) / max(away[sweep] - radius, 0.3)
-                beams = np.searchsorted(np.tan(ELEVATION), [min(low, -0.05), high])
-                may_meet[sweep, first : last + 1, max(beams[0] - 1, 0) : beams[1] + 1] = True
-                moments.append((number, sweep * _HALVES + half, times[sweep] + self._time[middle]))
-        rows = np.flatnonzero(may_meet)
-        turn_of_row, rest = np.divmod(rows, NUM_STEPS * NUM_BEAMS)
-        layers = turn_of_row * _HALVES + (rest // NUM_BEAMS >= NUM_STEPS // _HALVES)
-        return self._pose(moments), rows, layers
-
-    def _spans(self, seen: Floats, away: Floats, radius: float) -> list[tuple[int, int, int, int]]:
-        """Return (row, half of the turn, first step, last step) of the steps that may meet a mover.
-
-        Args:
-            seen: (T, 3) its place in the LiDAR frame.
-            away: (T,) its distance, m.
-            radius: of a circle around it, m.
-        """
-        yaw = np.arctan2(seen[:, 1], seen[:, 0]) + LIDAR_YAW
-        middle = np.mod(SWEEP_END - yaw, 2 * np.pi) / (2 * np.pi) * NUM_STEPS
-        ratio = np.minimum(radius / np.maximum(away, 1e-6), 1.0)
-        reach = np.where(ratio < 1, np.arcsin(ratio) / (2 * np.pi) * NUM_STEPS, NUM_STEPS / 2) + 2
-        spans = []
-        border = NUM_STEPS // _HALVES
-        for row, (center, width) in enumerate(zip(middle, reach, strict=True)):
-            for turn in (-NUM_STEPS, 0, NUM_STEPS):
-                for half in range(_HALVES):
-                    first = max(int(center - width) + turn, half * border)
-                    last = min(int(center + width) + turn, (half + 1) * border - 1)
-                    if first <= last:
-                        spans.append((row, half, first, last))
-        return spans
-
-    def _pose(self, moments: list[tuple[int, int, float]]) -> list[Moment]:
-        """Return the poses of (mover, layer, time)."""
-        world = self._world
-        posed: list[Moment] = []
-        by_mover: dict[int, list[tuple[int, float]]] = {}
-        for mover, layer, time in moments:
-            by_mover.setdefault(mover, []).append((layer, time))
-        for mover, shown in by_mover.items():
-            times = np.array([time for _, time in shown])
-            position, rotation, _ = world.actors[mover].path.poses(world.road, times)
-            posed += [
-                Moment(mover, layer, position[row], rotation[row])
-                for row, (layer, _) in enumerate(shown)
-            ]
-        return posed
+        place, _, _ = world.tracks.poses(mover, times[sweep])
+        seen = np.einsum("kji,kj->ki", turn[sweep], place - center[sweep])
+        size = np.array([world.actors[number].size for number in mover]).reshape(-1, 3)
+        row, first, last = _spans(seen, np.hypot(size[:, 0], size[:, 1]) / 2 + 0.4)
+        when = times[sweep[row]] + self._time[(first + last) // 2]
+        position, rotation, _ = world.tracks.poses(mover[row], when)
+        low, high = _beams(seen[row], size[row])
+        # The vehicle moves by less than 2 m during a turn.
+        away = np.linalg.norm(seen, axis=1) - np.linalg.norm(size, axis=1) - 2.0
+        nearest = away[row].tolist()
+        rays = np.arange(count * NUM_STEPS * NUM_BEAMS).reshape(count, NUM_STEPS, NUM_BEAMS)
+        spans = np.stack([mover[row], sweep[row], first, last + 1, low, high], axis=1).tolist()
+        return [
+            Moment(number, position[at], rotation[at], rays[turn, i:j, k:m].ravel(), nearest[at])
+            for at, (number, turn, i, j, k, m) in enumerate(spans)
+        ]
 
     def _receive(
         self,
@@ -234,6 +187,43 @@ class Lidar:
 
 LIDAR_YAW = float(np.arctan2(LIDAR.rotation[1, 0], LIDAR.rotation[0, 0]))
 """Ego yaw of the LiDAR's x axis, rad."""
+
+
+def _spans(seen: Floats, radius: Floats) -> tuple[NDArray[np.int64], ...]:
+    """Return the steps of a turn that may meet movers.
+
+    Args:
+        seen: (K, 3) places of movers in the LiDAR frame, m.
+        radius: (K,) of circles around them, m.
+
+    Returns:
+        Row of `seen`, first and last step (S,) each; spans are not empty.  A mover across the
+        border of two turns has two spans, since it is met there at different times.
+    """
+    away = np.hypot(seen[:, 0], seen[:, 1])
+    yaw = np.arctan2(seen[:, 1], seen[:, 0]) + LIDAR_YAW
+    middle = np.mod(SWEEP_END - yaw, 2 * np.pi) / (2 * np.pi) * NUM_STEPS
+    ratio = np.minimum(radius / np.maximum(away, 1e-6), 1.0)
+    reach = np.where(ratio < 1, np.arcsin(ratio) / (2 * np.pi) * NUM_STEPS, NUM_STEPS / 2) + 2
+    shift = np.array([-NUM_STEPS, 0, NUM_STEPS])
+    first = np.maximum((middle - reach).astype(np.int64)[:, None] + shift, 0)
+    last = np.minimum((middle + reach).astype(np.int64)[:, None] + shift, NUM_STEPS - 1)
+    row, turn = np.nonzero((first <= last) & (away < MAX_RANGE + radius)[:, None])
+    return row, first[row, turn], last[row, turn]
+
+
+def _beams(seen: Floats, size: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the first beam and the one after the last that may meet movers (K, 3)."""
+    radius = np.hypot(size[:, 0], size[:, 1]) / 2
+    away = np.hypot(seen[:, 0], seen[:, 1])
+    nearest, farthest = np.maximum(away - radius, 0.3), away + radius
+    # Tilt of sensor and ground: a generous 4 % of the distance.
+    bottom = seen[:, 2] - 0.3 - 0.04 * away
+    top = seen[:, 2] + size[:, 2] + 0.3 + 0.04 * away
+    low = np.minimum(bottom / nearest, bottom / farthest)
+    high = np.maximum(top / nearest, top / farthest)
+    slope = np.tan(ELEVATION)
+    return np.searchsorted(slope, low), np.searchsorted(slope, high, side="right")
 
 
 def _spread(level: Floats, up: Floats, out: Floats) -> None:

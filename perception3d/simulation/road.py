@@ -128,11 +128,15 @@ class Road:
 
     def gradient(self, s: Reals, d: Reals) -> tuple[Floats, Floats]:
         """Return the slope of the ground along s and along d, m per m, kerbs left out."""
-        step = 0.25
-        stretch = 1 - self._curvature(s) * np.asarray(d)
-        along = self.surface(np.add(s, step), d) - self.surface(np.subtract(s, step), d)
-        across = self.surface(s, np.add(d, step)) - self.surface(s, np.subtract(d, step))
-        return along / (2 * step * stretch), across / (2 * step)
+        away, side = np.abs(d), np.sign(d)
+        within = np.clip(d, -LOT_END, LOT_END)
+        hill = np.clip(away - LOT_END, 0, None)
+        along = self._centre_height.slope(s) + self._bank.slope(s) * within
+        along = (along + self._hill.slope(s) * hill) / (1 - self._curvature(s) * d)
+        fall = -0.02 * (away < KERB) + 0.012 * ((away > PAVEMENT_END) & (away < LOT_END))
+        beyond = away > LOT_END
+        across = self._bank(s) * ~beyond + side * (fall + (0.05 + self._hill(s)) * beyond)
+        return np.asarray(along), np.asarray(across)
 
     def frames(self, s: Floats, d: Floats, direction: Reals) -> tuple[Floats, Floats, Floats]:
         """Return poses of things standing on the ground.

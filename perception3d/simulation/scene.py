@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from perception3d.simulation.annotate import (
     VisibilityMeter,
@@ -11,10 +12,13 @@ from perception3d.simulation.annotate import (
     count_points,
     visibility_token,
 )
+from perception3d.simulation.camera import CameraRig
 from perception3d.simulation.casting import Caster
 from perception3d.simulation.lidar import Lidar, Sweep
 from perception3d.simulation.map_mask import draw_map, map_frame
+from perception3d.simulation.occupancy import Occupancy
 from perception3d.simulation.quaternions import yaw_quaternions
+from perception3d.simulation.relief import Relief
 from perception3d.simulation.rig import (
     CAMERAS,
     KEY_FRAME_PERIOD,
@@ -28,6 +32,7 @@ from perception3d.simulation.world import build_world
 
 Floats = NDArray[np.float64]
 
+_JPEG_QUALITY = 90
 _EPOCH = 1_700_000_000_000_000
 _DESCRIPTION = "Simulated road with side streets, road works, car parks and walkers"
 
@@ -43,13 +48,21 @@ class SceneGenerator:
 
     def __init__(self, settings: Settings, scene: int, root: Path) -> None:
         self._settings, self._scene, self._root = settings, scene, root
-        streams = np.random.SeedSequence([settings.seed, scene]).spawn(3)
-        layout, noise, probes = (np.random.default_rng(stream) for stream in streams)
+        streams = np.random.SeedSequence([settings.seed, scene]).spawn(4)
+        layout, noise, probes, light = (np.random.default_rng(stream) for stream in streams)
         self._noise = noise
         self._world = build_world(layout, settings.duration)
         self._caster = Caster(self._world)
         self._lidar = Lidar(self._world, self._caster)
         self._meter = VisibilityMeter(self._world, self._caster, settings.image_size, probes)
+        self._rig = self._occupancy = None
+        if settings.occupancy or settings.has_images(scene):
+            relief = Relief(self._world)
+            if settings.has_images(scene):
+                size = settings.image_size
+                self._rig = CameraRig(self._world, self._caster, relief, size, light)
+            if settings.occupancy:
+                self._occupancy = Occupancy(self._world, relief)
         self._offset, _ = map_frame(self._world)
         self._tables = SceneTables(settings.seed, scene, self._offset)
         self._start = _EPOCH + scene * 1_000_000_000
@@ -80,7 +93,28 @@ class SceneGenerator:
         for number, sweep in enumerate(sweeps):
             last = number == count - 1
             self._write_sweep(float(times[number]), sweep, sample, key_frame=last)
+        if self._occupancy is not None:
+            lidar = self._tables.rows["lidarseg"][-1]["sample_data_token"]
+            folder = f"nuScenes-Occupancy/scene_{self._tables.token('scene')}/occupancy"
+            np.save(self._file(f"{folder}/{lidar}.npy"), self._occupancy.rows(time))
+        if self._rig is not None:
+            self._photograph(self._rig, time, sample)
         self._annotate(time, sweeps[-1], sample)
+
+    def _photograph(self, rig: CameraRig, time: float, sample: str) -> None:
+        """Take and write the pictures of a key frame, each when the LiDAR looks along it."""
+        times = [time - camera.lag() for camera in CAMERAS]
+        for camera, when, picture in zip(CAMERAS, times, rig.shoot(times), strict=True):
+            position, rotation = self._world.ego_poses(when)
+            row = self._tables.add_data(
+                camera,
+                self._stamp(when),
+                sample,
+                (position[0], rotation[0]),
+                key_frame=True,
+                image_size=self._settings.image_size,
+            )
+            Image.fromarray(picture).save(self._file(row["filename"]), quality=_JPEG_QUALITY)
 
     def _write_sweep(self, time: float, sweep: Sweep, sample: str, *, key_frame: bool) -> None:
         position, rotation = self._world.ego_poses(time)

@@ -108,11 +108,13 @@ def build_road_works(populace: Populace, start: float, end: float) -> None:
     """Close stretches of cycle and parking lane with barriers and cones, on alternating sides."""
     rng, road = populace.rng, populace.road
     side = int(rng.choice([-1, 1]))
-    for first in np.arange(start + rng.uniform(0, 15), end - 20, 34.0):
-        side = -side
+    first = start + float(rng.uniform(0, 15))
+    while first < end - 20:
         last = first + 22.0
         if road.on_crossing(np.linspace(first - 4, last + 4, 12)).any():
+            first += 6.0
             continue
+        side = -side
         if rng.random() < 0.7:
             place = Path(first + 11 + rng.normal(0, 1), side * 9.1, np.pi * rng.integers(2))
             populace.add(draw_body("construction_vehicle", rng), place, parked=True, margin=0.05)
@@ -130,6 +132,7 @@ def build_road_works(populace: Populace, start: float, end: float) -> None:
             body = draw_body("pedestrian", rng, worker=True)
             place = Path(s, side * rng.uniform(8.2, 9.7), rng.uniform(-np.pi, np.pi))
             populace.add(body, place, margin=0.1)
+        first = last + 8.0
 
 
 def _cone(populace: Populace, s: float, d: float, *, skip: bool = False) -> None:

@@ -93,7 +93,7 @@ def car(size: Size, rng: np.random.Generator) -> Mesh:
     ]
     radius = 0.19 * height
     parts = [
-        extrusion(body, width, paint),
+        extrusion(body, 0.97 * width, paint),
         extrusion(cabin, 0.94 * width, GLASS, inset=0.11 * width),
         extrusion(roof, 0.74 * width, paint, inset=0.03 * width),
         *_axle(0.31 * length, width, radius, 0.22),
@@ -156,7 +156,7 @@ def _pickup(size: Size, rng: np.random.Generator) -> Mesh:
     gate = box((-length / 2 + 0.04, 0, 0.52 * height), (0.08, width, 0.4), paint)
     radius = 0.21 * height
     parts = [
-        extrusion(lower, 0.98 * width, paint),
+        extrusion(lower, 0.96 * width, paint),
         extrusion(cabin, 0.92 * width, GLASS, inset=0.1),
         box((-0.01 * length, 0, height - 0.03), (0.2 * length, 0.8 * width, 0.06), paint),
         *bed,

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception3d.simulation import lots, traffic
-from perception3d.simulation.actor import Actor, Path
-from perception3d.simulation.ground import ground_mesh, markings
+from perception3d.simulation.actor import Actor, Path, Tracks
+from perception3d.simulation.ground import Lot, ground_mesh, markings
 from perception3d.simulation.mesh import Mesh
 from perception3d.simulation.populace import Populace
 from perception3d.simulation.road import Reals, Road
@@ -29,16 +29,22 @@ class World:
         ego: path of the ego vehicle.
         actors: all actors; `owner` numbers of the meshes are positions in this list.
         still: scenery and standing actors, in the local frame.
-        movers: numbers of the actors that move.
+        movers: (M,) numbers of the actors that move.
+        tracks: paths of all actors.
+        lots: plots beside the road.
         extent: lowest and highest s with ground, m.
+        duration: time of the last key frame, s.
     """
 
     road: Road
     ego: Path
     actors: list[Actor]
     still: Mesh
-    movers: list[int]
+    movers: NDArray[np.int64]
+    tracks: Tracks
+    lots: list[Lot]
     extent: tuple[float, float]
+    duration: float
 
     def ego_poses(self, time: Reals) -> tuple[Floats, Floats]:
         """Return position (T, 3) m and rotation (T, 3, 3) of the ego frame at times (T,) s.
@@ -96,8 +102,11 @@ def build_world(rng: np.random.Generator, duration: float) -> World:
             *_standing_meshes(road, populace.actors),
         ]
     )
-    movers = [number for number, actor in enumerate(populace.actors) if actor.path.moves]
-    return World(road, ego, populace.actors, still, movers, extent)
+    paths = [actor.path for actor in populace.actors]
+    movers = np.flatnonzero([path.moves for path in paths])
+    return World(
+        road, ego, populace.actors, still, movers, Tracks(road, paths), plots, extent, duration
+    )
 
 
 def _rest(path: Path) -> tuple[float, float, float, float, float, float]:
