@@ -6,7 +6,7 @@ namespace perception3d {
 namespace {
 
 constexpr int kMaxDigitBits = 10;  // 1024 write streams still fit the second-level cache
-constexpr int64_t kValuesPerWorker = 16384;
+constexpr int64_t kValuesPerWorker = 32768;
 
 // One pass: values to sorted by the digit at `shift`.
 void sort_by_digit(const uint64_t* values, uint64_t* sorted, int64_t count, int shift,

@@ -6,8 +6,8 @@
 namespace perception3d {
 namespace {
 
-constexpr int64_t kRowsPerWorker = 8192;
-constexpr int64_t kWordsPerWorker = 16384;
+constexpr int64_t kRowsPerWorker = 32768;
+constexpr int64_t kWordsPerWorker = 131072;
 
 struct Word {
   uint64_t bits;   // bit k: key 64 * word + k occurs

@@ -8,7 +8,7 @@
 namespace perception3d {
 namespace {
 
-constexpr int64_t kRowsPerWorker = 16384;
+constexpr int64_t kRowsPerWorker = 32768;
 
 int bits_below(int64_t bound) {
   int bits = 0;

@@ -8,7 +8,7 @@
 namespace perception3d {
 namespace {
 
-constexpr int64_t kRowsPerWorker = 16384;
+constexpr int64_t kRowsPerWorker = 32768;
 
 // Each worker keeps a counter per segment, so more workers only pay while
 // counters are few.

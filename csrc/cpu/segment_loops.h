@@ -10,14 +10,14 @@
 
 namespace perception3d {
 
-constexpr int64_t kNumbersPerWorker = 32768;
+constexpr int64_t kNumbersPerWorker = 131072;
 constexpr int64_t kSegmentsPerTurn = 64;
 // Longer segments are cut into pieces of this many rows, whose results are joined in order: one
 // huge segment keeps all threads busy, and the result does not depend on their number.
 constexpr int64_t kPieceRows = 4096;
 // Rows are fetched this far ahead: they lie anywhere in memory, so no hardware foresees them.
 constexpr int64_t kRowsAhead = 8;
-// Columns handled at once: Lanes of the widest vectors.
+// Columns handled at once, as one vector.
 constexpr int64_t kLanes = 8;
 
 inline int worker_count_for(const Segments& segments, int64_t columns, int threads) {
@@ -49,6 +49,7 @@ inline int64_t pieces_of(int64_t rows) { return (rows + kPieceRows - 1) / kPiece
 
 template <typename Scalar>
 void clear(Scalar* numbers, int64_t count, int threads) {
+  if (count == 0) return;  // numbers may be null then
   const int workers = worker_count(threads, count, kNumbersPerWorker);
   for_each_block(workers, count, [&](int, int64_t begin, int64_t end) {
     std::memset(numbers + begin, 0, sizeof(Scalar) * (end - begin));

@@ -8,7 +8,7 @@
 namespace perception3d {
 namespace {
 
-constexpr int64_t kVoxelsPerWorker = 4096;
+constexpr int64_t kVoxelsPerWorker = 16384;
 constexpr int64_t kWindowsPerTurn = 8;
 
 struct Voxel {

@@ -9,8 +9,8 @@
 namespace perception3d {
 namespace {
 
-constexpr int64_t kPointsPerWorker = 8192;
-constexpr int64_t kVoxelsPerWorker = 16384;
+constexpr int64_t kPointsPerWorker = 32768;
+constexpr int64_t kVoxelsPerWorker = 32768;
 constexpr int64_t kBlock = 256;  // points whose coordinates are first laid side by side
 
 struct Block {

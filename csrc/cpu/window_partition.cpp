@@ -7,7 +7,7 @@
 namespace perception3d {
 namespace {
 
-constexpr int64_t kVoxelsPerWorker = 8192;
+constexpr int64_t kVoxelsPerWorker = 32768;
 
 int64_t floor_divide(int64_t a, int64_t b) { return a / b - (a % b < 0); }
 

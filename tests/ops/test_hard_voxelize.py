@@ -35,7 +35,7 @@ def test_by_hand(find, max_points, max_voxels, voxel_of_point, x, num_points):
     assert result[2].tolist() == num_points
 
 
-@pytest.mark.parametrize("count", [0, 1, 5000])
+@pytest.mark.parametrize("count", [0, 1, 5000, 70_000])
 @pytest.mark.parametrize("limits", [(1, 1), (3, 50), (10, 120_000)])
 def test_equals_reference(count, limits):
     points = random_points(count, seed=count, extent=4.0)
