@@ -97,7 +97,7 @@ def evaluate(
                     )
                 )
             results[path.name] = runner.test()
-            if folder is not None and distributed.rank() == 0:
+            if folder is not None and not test_options.format_only and distributed.rank() == 0:
                 document = {"checkpoint": str(path), **figures(results[path.name])}
                 text = json.dumps(finite(document), indent=2) + "\n"
                 write_whole(folder / "metrics.json", text.encode())

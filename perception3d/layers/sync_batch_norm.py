@@ -4,35 +4,11 @@ torch.nn.SyncBatchNorm refuses CPU tensors.  This one adds up sums and square su
 differentiable all-reduces, so two processes of batch b equal one process with 2 b.
 """
 
-from typing import cast
-
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-
-class _SumOverProcesses(torch.autograd.Function):
-    """Sum of a tensor over the processes; the gradient is summed likewise."""
-
-    @staticmethod
-    def forward(ctx: object, value: Tensor) -> Tensor:
-        total = value.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: object, *gradients: Tensor) -> Tensor:
-        total = gradients[0].contiguous().clone()
-        dist.all_reduce(total)
-        return total
-
-
-def sum_over_processes(value: Tensor) -> Tensor:
-    """Return the sum of a tensor over all processes, differentiable; itself when alone."""
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return value
-    return cast(Tensor, _SumOverProcesses.apply(value))  # type: ignore[no-untyped-call]  # torch lacks its type
+from perception3d.layers.processes import num_processes, sum_over_processes
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -49,8 +25,7 @@ class SyncBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise; in training also update the running statistics."""
-        alone = not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1
-        if alone or not (self.training or not self.track_running_stats):
+        if num_processes() == 1 or not (self.training or not self.track_running_stats):
             return super().forward(input)
         self._check_input_dim(input)
         values = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input

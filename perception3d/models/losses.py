@@ -1,7 +1,12 @@
-"""Losses as pure functions; they compute in float32 at least, whatever autocast says."""
+"""Losses as functions; they compute in float32 at least, whatever autocast says.
+
+In data-parallel training they divide by counts over all processes, see `loss_divisor`.
+"""
 
 import torch
 from torch import Tensor
+
+from perception3d.layers.processes import loss_divisor
 
 PROBABILITY_MARGIN = 1e-4
 
@@ -30,7 +35,7 @@ def gaussian_focal_loss(logits: Tensor, heatmap: Tensor) -> Tensor:
     # log1p keeps the tiny gradients of the many cells where p is near 0
     hit = p.log() * (1 - p) ** 2
     miss = torch.log1p(-p) * p**2 * (1 - heatmap) ** 4
-    return -torch.where(is_center, hit, miss).sum() / is_center.sum().clamp(min=1)
+    return -torch.where(is_center, hit, miss).sum() / loss_divisor(is_center.sum())
 
 
 def masked_l1_loss(predictions: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
@@ -47,13 +52,13 @@ def masked_l1_loss(predictions: Tensor, targets: Tensor, mask: Tensor) -> Tensor
     predictions, targets = full_precision(predictions), full_precision(targets)
     counted = mask[..., None] & ~targets.isnan()
     error = torch.where(counted, predictions - targets.nan_to_num(0.0), 0.0).abs()
-    return error.flatten(end_dim=-2).sum(dim=0) / mask.sum().clamp(min=1)
+    return error.flatten(end_dim=-2).sum(dim=0) / loss_divisor(mask.sum())
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of the masked values (scalar), zero without any."""
     values = full_precision(values)
-    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
+    return torch.where(mask, values, 0.0).sum() / loss_divisor(mask.sum())
 
 
 def aligned_diou_3d(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:

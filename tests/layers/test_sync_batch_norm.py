@@ -10,11 +10,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from perception3d.layers.sync_batch_norm import (
-    SyncBatchNorm,
-    sum_over_processes,
-    synchronise_norms,
-)
+from perception3d.layers.processes import loss_divisor, sum_over_processes
+from perception3d.layers.sync_batch_norm import SyncBatchNorm, synchronise_norms
 
 SHAPES = {"rows": (7, 3), "image": (3, 3, 2, 4), "one process empty": (5, 3)}
 
@@ -69,6 +66,9 @@ def work(rank: int, port: int, folder: str) -> None:
     results["lonely"] = forward_backward(lonely, rows, torch.ones_like(rows))
     results["lonely"]["steps"] = lonely.num_batches_tracked
     results["sum"] = sum_over_processes(torch.tensor([float(rank + 1)]))
+    results["divisors"] = torch.stack(
+        [loss_divisor(torch.tensor(3 * rank)), loss_divisor(torch.tensor(0))]
+    )
     torch.save(results, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -86,6 +86,8 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     mp.spawn(work, (port, str(tmp_path)), nprocs=2)
     ours = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     assert [float(part["sum"]) for part in ours] == [3.0, 3.0]
+    for part in ours:  # 3 things in all, and none at all, halved
+        assert part["divisors"].tolist() == [1.5, 0.5]
     for part in (ours[0]["lonely"], ours[1]["lonely"]):  # what RowBatchNorm does alone
         assert torch.equal(part["running mean"], torch.zeros(3).double())
         assert torch.equal(part["running variance"], torch.ones(3).double())
@@ -127,6 +129,11 @@ def test_every_norm_is_replaced_and_keeps_its_state() -> None:
     assert float(norm.running_mean[0]) == 5.0
     assert list(net.state_dict()) == names
     assert synchronise_norms(net)[1][0] is norm  # done once
+
+
+def test_alone_the_divisor_is_the_count() -> None:
+    assert int(loss_divisor(torch.tensor(5))) == 5
+    assert int(loss_divisor(torch.tensor(0))) == 1
 
 
 def test_wrong_input_is_named() -> None:

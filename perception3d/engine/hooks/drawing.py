@@ -12,7 +12,7 @@ class DrawHook(Hook):  # type: ignore[misc]  # mmengine ships no types
     """Draw the first frames of a test from above, and on their camera images where there are any.
 
     Args:
-        folder: gets TOKEN.png, and TOKEN_cameras.png.
+        folder: gets TOKEN_bev.png, and TOKEN_cameras.png.
         max_frames: frames drawn, of each process.
         score_threshold: boxes below it are left out.
     """
@@ -28,27 +28,20 @@ class DrawHook(Hook):  # type: ignore[misc]  # mmengine ships no types
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Draw the frames of a batch."""
+        from perception3d.visualization.pictures import PictureOptions, save_pictures
+
         batch: Batch = data_batch["batch"]
         classes = runner.test_dataloader.dataset.metainfo["classes"]
         for frame, output in enumerate(outputs[: self.left]):
             self.left -= 1
             found: Detections = output["detections"]
-            self._draw(
-                sample_of(batch, frame), classes, found.take(found.scores >= self.score_threshold)
+            save_pictures(
+                sample_of(batch, frame),
+                classes,
+                self.folder,
+                found.take(found.scores >= self.score_threshold),
+                PictureOptions(scene=False),
             )
-
-    def _draw(self, sample: Sample, classes: Any, detections: Detections) -> None:
-        from PIL import Image
-
-        from perception3d.visualization.bev import draw_bev
-        from perception3d.visualization.cameras import draw_cameras
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        pictures = {sample.token: draw_bev(sample, classes, detections)}
-        if sample.cameras is not None:
-            pictures[f"{sample.token}_cameras"] = draw_cameras(sample, classes, detections)
-        for name, pixels in pictures.items():
-            Image.fromarray(pixels).save(self.folder / f"{name}.png")
 
 
 def sample_of(batch: Batch, frame: int) -> Sample:
