@@ -70,13 +70,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"no such checkpoint: {path}; check the path")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: not a readable checkpoint (damaged or cut short)") from error
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: holds more than weights, or is damaged; it is not loaded, because loading "
             f"it could execute code (--debug names the content)"
         ) from error
+    except Exception as error:  # bytes that are no pickle fail in any way
+        raise UserError(f"{path}: not a readable checkpoint (damaged or cut short)") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
     return content

@@ -1,7 +1,6 @@
 """Config files: reading, single settings from the command line, plain values, fingerprint."""
 
 import argparse
-import ast
 import difflib
 import hashlib
 import pprint
@@ -194,12 +193,6 @@ def _sorted(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_sorted(entry) for entry in value]
     return value if not isinstance(value, type) else f"{value.__module__}.{value.__qualname__}"
-
-
-def docstring(path: str | Path) -> str:
-    """Return the first line of a config file's docstring, empty where there is none."""
-    text = ast.get_docstring(ast.parse(Path(path).read_text()))
-    return text.splitlines()[0] if text else ""
 
 
 def as_text(sections: dict[str, Any]) -> str:

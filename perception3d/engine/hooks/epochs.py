@@ -62,7 +62,7 @@ class FadeHook(Hook):  # type: ignore[misc]  # mmengine ships no types
         Raises:
             ValueError: no transform of that name, or no pipeline.
         """
-        present = {type(step).__name__ for step in _pipeline(runner.train_dataloader).steps}
+        present = {type(step).__name__ for step in _pipeline(runner.train_dataloader).transforms}
         for name in self.names:
             if name not in present:
                 raise ValueError(
@@ -74,7 +74,8 @@ class FadeHook(Hook):  # type: ignore[misc]  # mmengine ships no types
         """Take the transforms out once the last epochs begin."""
         if runner.epoch >= runner.max_epochs - self.last_epochs:
             pipeline = _pipeline(runner.train_dataloader)
-            pipeline.steps = [s for s in pipeline.steps if type(s).__name__ not in self.names]
+            kept = [s for s in pipeline.transforms if type(s).__name__ not in self.names]
+            pipeline.transforms = kept
 
 
 def _pipeline(loader: Any) -> Any:
