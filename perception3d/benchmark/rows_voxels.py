@@ -23,9 +23,10 @@ NUSCENES_SIZES = {
 ALL = ("tiny", "f1", "f10", "w180")
 
 
-def mean_of_voxels(points: Tensor, size: Sequence[float], extent: Sequence[float]) -> Tensor:
+def mean_of_voxels(
+    points: Tensor, frame: Tensor, size: Sequence[float], extent: Sequence[float]
+) -> Tensor:
     """Voxelise one frame and average the points of each voxel: our side of the rows."""
-    frame = torch.zeros(points.shape[0], dtype=torch.int32)
     _, _, order, offsets = voxelize(points, frame, 1, size, extent)
     return segment_reduce(points, order, offsets, "mean")
 
@@ -51,7 +52,7 @@ def _voxelize_case(size: Sequence[float], workload: Workload) -> Case:
     frame = torch.zeros(points.shape[0], dtype=torch.int32)
     _, coords, order, offsets = reference_voxelize(points, frame, 1, size, extent)
     exact = reference_reduce(points.double(), order, offsets, "mean")
-    ours = partial(mean_of_voxels, points, size, extent)
+    ours = partial(mean_of_voxels, points, frame, size, extent)
     return Case(
         ours=ours,
         peers={name: run for name, run in candidates.items() if run is not None},
