@@ -1,5 +1,6 @@
 # perception3d: everything a user or a developer runs.  `make help` lists the targets.
 SHELL := /bin/bash
+PYTHON_FROM := $(origin PYTHON)
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c '' 2> /dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,6 +45,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python tools/benchmark_ops.py --device cpu --json work_dirs/bench/ops-cpu.json
+
+gpu-check:
+	PYTHON="$(if $(findstring environment,$(PYTHON_FROM))$(findstring command,$(PYTHON_FROM)),$(PYTHON),$(or $(wildcard $(BIN)/python),$(PYTHON)))" tools/gpu_check.sh
 
 wheel: setup
 	rm -rf build dist

@@ -22,6 +22,12 @@ from perception3d.models.voxelizer import Voxelizer
 voxel_size = (0.45, 0.45, 8.0)  # x, y, z, m: 240 x 240 x 1 cells
 channels = 64
 bev_stride = 2
+tasks = (  # each has its own count of objects in the loss, so that rare classes weigh enough
+    ("car",),
+    ("truck", "construction_vehicle", "bus", "trailer"),
+    ("barrier", "motorcycle", "bicycle", "pedestrian", "traffic_cone"),
+)
+num_sweeps = 3  # scans beside the key frame
 
 model = dict(
     type=TrainableModel,
@@ -34,7 +40,7 @@ model = dict(
             voxel_size=voxel_size,
             point_cloud_range=point_cloud_range,
             in_channels=5,
-            channels=(channels, channels),
+            channels=(32, channels),
         ),
         backbone=dict(
             type=DSVT,
@@ -57,21 +63,41 @@ model = dict(
             type=CenterHead,
             in_channels=96,
             classes=classes,
+            tasks=tasks,
             grid=dict(
                 type=BevGrid,
                 voxel_size=voxel_size,
                 point_cloud_range=point_cloud_range,
                 stride=bev_stride,
             ),
-            layers=dict(type=CenterLayers, shared_channels=48),
+            layers=dict(type=CenterLayers, shared_channels=32),
             decoder=dict(type=CenterDecoder, max_objects=200, score_threshold=0.05),
         ),
     ),
 )
 
-train_dataloader.update(batch_size=2, num_workers=2)
-val_dataloader.update(batch_size=2, num_workers=2)
-test_dataloader.update(batch_size=2, num_workers=2)
+frames = dict(type=NuScenesDataset, data_root=data_root, classes=classes)
+loading = dict(type=LoadPoints, num_sweeps=num_sweeps)
+train_pipeline[0] = loading
+test_pipeline[0] = loading
+train_dataloader = dict(
+    batch_size=1,
+    num_workers=1,
+    dataset=dict(
+        **frames, ann_file="nuscenes_infos_synthetic_train.jsonl", pipeline=train_pipeline
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=1,
+    dataset=dict(
+        **frames,
+        ann_file="nuscenes_infos_synthetic_val.jsonl",
+        pipeline=test_pipeline,
+        test_mode=True,
+    ),
+)
+test_dataloader = val_dataloader
 optim_wrapper.update(optimizer=dict(lr=0.003))
 train_cfg.update(max_epochs=10, val_interval=10)
-auto_scale_lr.update(base_batch_size=2)
+auto_scale_lr.update(base_batch_size=1)
