@@ -10,11 +10,11 @@ from typing import Any
 from mmengine.config import Config
 
 from perception3d.engine import distributed
+from perception3d.engine.assemble import build_runner
 from perception3d.engine.checkpoint_file import read_checkpoint, write_whole
 from perception3d.engine.config import load_config
 from perception3d.engine.hooks.drawing import DrawHook
 from perception3d.engine.options import RunOptions, TestOptions
-from perception3d.engine.runner import build_runner
 from perception3d.engine.writers import finite
 from perception3d.errors import UserError
 
