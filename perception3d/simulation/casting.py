@@ -167,10 +167,12 @@ class Caster:
                 part[:] = (part.reshape(-1, 3) @ turn).reshape(-1, 6)
                 turns.append(turn)
             distance, face, normal = _cast(tree, near)
-            met = distance < hits.distance[rows]
-            for turn, start, end in zip(turns, [0, *ends[:-1]], ends, strict=True):
-                normal[start:end] = normal[start:end] @ turn.T
+            met = np.flatnonzero(distance < hits.distance[rows])
             target = rows[met]
             hits.distance[target] = distance[met]
             hits.surface[target] = first + face[met]
-            hits.normal[target] = normal[met]
+            turned = normal[met]
+            parts = np.searchsorted(met, [0, *ends]).tolist()
+            for turn, start, end in zip(turns, parts[:-1], parts[1:], strict=True):
+                turned[start:end] = turned[start:end] @ turn.T
+            hits.normal[target] = turned

@@ -33,7 +33,11 @@ class Populace:
 
     def reserve(self, path: Path, size: tuple[float, float], margin: float = 0.3) -> bool:
         """Take the place along a path for a rectangle; False if it is taken already."""
-        position, _, yaw = path.poses(self.road, self._occupied.times)
+        times = self._occupied.times if path.moves else self._occupied.times[:1]
+        position, _, yaw = path.poses(self.road, times)
+        if not path.moves:
+            position = np.broadcast_to(position, (len(self._occupied.times), 3))
+            yaw = np.broadcast_to(yaw, len(self._occupied.times))
         if not self._occupied.free(position[:, :2], yaw, size, margin):
             return False
         self._occupied.add(position[:, :2], yaw, size)

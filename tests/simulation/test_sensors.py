@@ -167,7 +167,7 @@ def test_cameras_show_actors_inside_their_projected_boxes(synthetic):
     for number, camera in enumerate(CAMERAS):
         data = tables.get("sample_data", sample["data"][camera.channel])
         time = synthetic.time_of(sample) - (sample["timestamp"] - data["timestamp"]) * 1e-6
-        hits, _ = rig.look(number, time)
+        hits, _ = rig.look(rig.view(number, time), np.arange(352 * 128))
         owner = caster.surfaces.owner[hits.surface]
         owner[np.isinf(hits.distance)] = -1
         _, boxes, matrix = tables.get_sample_data(data["token"])
