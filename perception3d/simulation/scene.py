@@ -90,9 +90,11 @@ class SceneGenerator:
         count = self._settings.sweeps_per_keyframe
         times = time - SWEEP_PERIOD * np.arange(count - 1, -1, -1)
         sweeps = self._lidar.scan(times, self._noise)
+        position, rotation = self._world.ego_poses(times)
         for number, sweep in enumerate(sweeps):
-            last = number == count - 1
-            self._write_sweep(float(times[number]), sweep, sample, key_frame=last)
+            ego = position[number], rotation[number]
+            stamp = self._stamp(float(times[number]))
+            self._write_sweep(stamp, sweep, sample, ego, key_frame=number == count - 1)
         if self._occupancy is not None:
             lidar = self._tables.rows["lidarseg"][-1]["sample_data_token"]
             folder = f"nuScenes-Occupancy/scene_{self._tables.token('scene')}/occupancy"
@@ -104,23 +106,30 @@ class SceneGenerator:
     def _photograph(self, rig: CameraRig, time: float, sample: str) -> None:
         """Take and write the pictures of a key frame, each when the LiDAR looks along it."""
         times = [time - camera.lag() for camera in CAMERAS]
-        for camera, when, picture in zip(CAMERAS, times, rig.shoot(times), strict=True):
-            position, rotation = self._world.ego_poses(when)
+        position, rotation = self._world.ego_poses(np.array(times))
+        pictures = rig.shoot(times)
+        for number, camera in enumerate(CAMERAS):
             row = self._tables.add_data(
                 camera,
-                self._stamp(when),
+                self._stamp(times[number]),
                 sample,
-                (position[0], rotation[0]),
+                (position[number], rotation[number]),
                 key_frame=True,
                 image_size=self._settings.image_size,
             )
-            Image.fromarray(picture).save(self._file(row["filename"]), quality=_JPEG_QUALITY)
+            picture = Image.fromarray(pictures[number])
+            picture.save(self._file(row["filename"]), quality=_JPEG_QUALITY)
 
-    def _write_sweep(self, time: float, sweep: Sweep, sample: str, *, key_frame: bool) -> None:
-        position, rotation = self._world.ego_poses(time)
-        row = self._tables.add_data(
-            LIDAR, self._stamp(time), sample, (position[0], rotation[0]), key_frame=key_frame
-        )
+    def _write_sweep(
+        self,
+        stamp: int,
+        sweep: Sweep,
+        sample: str,
+        ego: tuple[Floats, Floats],
+        *,
+        key_frame: bool,
+    ) -> None:
+        row = self._tables.add_data(LIDAR, stamp, sample, ego, key_frame=key_frame)
         path = self._file(row["filename"])
         sweep.points.tofile(path)
         if key_frame:
