@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Measure operators against their peers: alternating in one process, ratios paired by round.
 
 Two figures a row: process CPU time with one thread (decides) and wall time with two.
@@ -8,37 +7,52 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout need not be installed
 
-from perception3d.benchmark.run import ROUNDS, failures, run_benchmark, write_report
-from perception3d.benchmark.workloads import WORKLOADS
+from perception3d.engine import cli
 
 
-def main() -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rows", nargs="*", default=["*"], help="globs over row names, OP/SETTING")
-    parser.add_argument("--workloads", nargs="+", default=list(WORKLOADS), choices=WORKLOADS)
-    parser.add_argument("--device", default="cpu", choices=("cpu",))
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"default {ROUNDS}")
-    parser.add_argument("--json", type=Path, help="write the report here")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """Return the options."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("rows", nargs="*", default=["*"], help="globs over row names, OP/SETTING")
+    options.add_argument(
+        "--workloads", nargs="+", metavar="NAME", help="tiny, tail, f1, f10, w180; default: all"
+    )
+    options.add_argument("--device", default="cpu", choices=("cpu",))
+    options.add_argument("--rounds", type=int, metavar="N", help="samples per candidate")
+    options.add_argument("--json", type=Path, metavar="FILE", help="write the report here")
+    options.add_argument(
         "--check", action="store_true", help="fail below half of the required ratios"
     )
-    arguments = parser.parse_args()
-    report = run_benchmark(
-        arguments.rows,
-        arguments.workloads,
-        arguments.rounds,
-        lambda line: print(line, flush=True),
-    )
-    if arguments.json:
+    return options
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Measure, store, judge."""
+    from perception3d.benchmark.run import ROUNDS, failures, run_benchmark, write_report
+    from perception3d.benchmark.workloads import WORKLOADS
+    from perception3d.engine.config import unknown
+    from perception3d.errors import UserError
+
+    workloads = arguments.workloads or list(WORKLOADS)
+    for name in workloads:
+        if name not in WORKLOADS:
+            raise UserError(f"--workloads: {unknown(name, WORKLOADS, 'workload')}")
+    rounds = ROUNDS if arguments.rounds is None else arguments.rounds
+    if rounds < 1:
+        raise UserError(f"--rounds must be at least 1, got {rounds}")
+    report = run_benchmark(arguments.rows, workloads, rounds, lambda line: print(line, flush=True))
+    if arguments.json is not None:
         write_report(report, arguments.json)
-    problems = failures(report, 0.5) if arguments.check else failures(report, 0.0)
-    for problem in problems:
-        print(f"FAILED {problem}", file=sys.stderr)
-    return 1 if problems else 0
+    problems = failures(report, 0.5 if arguments.check else 0.0)
+    for problem in problems[1:]:
+        sys.stderr.write(f"error: {problem}\n")
+    if problems:
+        raise UserError(problems[0])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main, parser())

@@ -5,50 +5,68 @@ Exit codes: 0 every case passed; 1 a case failed or could not be replayed; 2 wro
 
 import argparse
 import sys
-from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from tqdm import tqdm
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout need not be installed
 
-from perception3d.parity import CaseError, CaseOutcome, case_folders, read_cases, run_case
-from perception3d.parity.report import print_report
+from perception3d.engine import cli
+
+if TYPE_CHECKING:
+    from perception3d.parity import Case
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """Return the options."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument(
         "folder", type=Path, help="folder with a cases.json, or with subfolders that have one"
     )
-    parser.add_argument("--case", default="*", metavar="GLOB", help="only cases of these names")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument(
+    options.add_argument("--case", default="*", metavar="GLOB", help="only cases of these names")
+    options.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    options.add_argument(
         "--skip-kind", nargs="+", default=[], metavar="KIND", help="kinds to leave out"
     )
-    parser.add_argument("--debug", action="store_true", help="stop at an error with its traceback")
-    return parser.parse_args()
+    return options
 
 
-def main() -> int:
-    """Run the chosen cases and print the table."""
-    arguments = parse_arguments()
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        print("check_parity: --device cuda needs a CUDA device, and torch sees none")
-        return 2
+def chosen_cases(arguments: argparse.Namespace) -> "list[Case]":
+    """Read the cases that the arguments select; wrong arguments end the program with code 2."""
+    from fnmatch import fnmatchcase
+
+    from perception3d.engine.distributed import choose_device
+    from perception3d.errors import UserError
+    from perception3d.parity import CaseError, case_folders, read_cases
+
     try:
+        choose_device(arguments.device)
         cases = [
             case
             for folder in case_folders(arguments.folder)
             for case in read_cases(folder)
             if fnmatchcase(case.name, arguments.case) and case.kind not in arguments.skip_kind
         ]
-    except CaseError as error:
-        print(f"check_parity: {error}")
-        return 2
-    if not cases:
-        print(f"check_parity: no case of {arguments.folder} matches --case {arguments.case!r}")
-        return 2
+        if not cases:
+            raise CaseError(f"no case of {arguments.folder} matches --case {arguments.case!r}")
+    except (CaseError, UserError) as error:
+        if arguments.debug:
+            raise
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.exit(2)
+    return cases
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run the chosen cases and print the table."""
+    import torch
+    from tqdm import tqdm
+
+    from perception3d.parity import CaseOutcome, run_case
+    from perception3d.parity.report import print_report
+
+    cases = chosen_cases(arguments)
     device = torch.device(arguments.device)
     outcomes: list[CaseOutcome] = []
     with tqdm(total=len(cases), unit="case", leave=False, disable=None) as progress:
@@ -56,8 +74,8 @@ def main() -> int:
             outcomes.append(run_case(cases.pop(0), device, debug=arguments.debug))
             progress.update()
     print_report(outcomes)
-    return 0 if all(outcome.passed for outcome in outcomes) else 1
+    sys.exit(0 if all(outcome.passed for outcome in outcomes) else 1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main, parser())

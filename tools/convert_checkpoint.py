@@ -27,21 +27,31 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     """Convert."""
-    from perception3d.checkpoint import load_official, read_official
+    from perception3d.checkpoint import SYSTEMS, load_official, read_official
     from perception3d.checkpoint.report import print_load_report
     from perception3d.engine.build import build
     from perception3d.engine.checkpoint_file import save_checkpoint
-    from perception3d.engine.config import load_config
+    from perception3d.engine.config import load_config, plain, unknown
     from perception3d.errors import UserError
 
+    if arguments.system not in SYSTEMS:
+        raise UserError(f"--system: {unknown(arguments.system, sorted(SYSTEMS), 'system')}")
     weights = read_official(arguments.source)
-    model = build(load_config(arguments.config).model, path="model")
+    config = load_config(arguments.config)
+    if "model" not in config:
+        raise UserError(f"{arguments.config}: has no section 'model'")
+    model = build(plain(config)["model"], path="model")
+    if weights.keys() == model.state_dict().keys():
+        raise UserError(
+            f"{arguments.source} has our names already: use it as it is, nothing to convert"
+        )
     report = load_official(model.net, weights, arguments.system, strict=False)
     print_load_report(report)
     if not report.complete:
         raise UserError(
             f"{arguments.source} does not fit {arguments.config}: {len(report.missing)} tensors "
-            f"missing, {len(report.unexpected)} unexpected; nothing was written"
+            f"missing, {len(report.unexpected)} unexpected; name the config of the same model; "
+            "nothing was written"
         )
     arguments.target.parent.mkdir(parents=True, exist_ok=True)
     meta = {"converted_from": arguments.source.name, "system": arguments.system}

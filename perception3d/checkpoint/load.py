@@ -87,8 +87,12 @@ def read_official(path: str | Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint {path} does not exist") from error
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read: {error}") from error
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        # torch's own text runs over many lines and advises to switch the protection off
+        raise CheckpointError(
+            f"checkpoint {path} cannot be read: it is damaged, cut short, no checkpoint, or holds "
+            "more than weights; download it again (--debug shows torch's reason)"
+        ) from error
     for key in _WEIGHT_KEYS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

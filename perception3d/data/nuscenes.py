@@ -52,7 +52,10 @@ class NuScenesDataset(BaseDataset):  # type: ignore[misc]  # mmengine ships no t
         seed: int = 0,
     ) -> None:
         if not Path(data_root).is_dir():
-            raise UserError(f"data_root {data_root} is no folder; set data_root in the config")
+            raise UserError(
+                f"data_root {data_root} is no folder; set data_root in the config, or on "
+                "the command line with --cfg-options data_root=DIR"
+            )
         self.clock = EpochClock(seed)
         self.info = InfoFile(Path(data_root) / ann_file)
         self.classes = self._check_classes(classes)

@@ -22,7 +22,7 @@ def read_points(path: Path, columns: int = 5) -> NDArray[np.float32]:
         (P, columns) float32, without points that hold NaN or infinity (a warning counts them).
 
     Raises:
-        UserError: missing file, empty file, a size that is no multiple of a point.
+        UserError: missing file, empty file, a size that is no multiple of a point, no finite point.
     """
     try:
         data = path.read_bytes()
@@ -40,7 +40,13 @@ def read_points(path: Path, columns: int = 5) -> NDArray[np.float32]:
             "(LoadPoints: columns)"
         )
     points = np.frombuffer(data, dtype=np.float32).reshape(-1, columns)
-    return drop_non_finite(points, str(path))
+    finite = drop_non_finite(points, str(path))
+    if not len(finite):
+        raise UserError(
+            f"point file {path}: none of its {len(points)} points is finite; it is damaged, or has "
+            "another number of columns (LoadPoints: columns)"
+        )
+    return finite
 
 
 def drop_non_finite(points: NDArray[np.float32], name: str) -> NDArray[np.float32]:

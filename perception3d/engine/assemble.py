@@ -17,9 +17,11 @@ from torch import nn
 from perception3d.engine import distributed
 from perception3d.engine.build import build
 from perception3d.engine.check_config import check_config
+from perception3d.engine.check_data import check_data
 from perception3d.engine.checkpoint_file import LAST, read_checkpoint
 from perception3d.engine.config import fingerprint, plain
 from perception3d.engine.hooks import CheckpointHook, EpochHook, LogHook, ScheduleHook
+from perception3d.engine.inference import class_names
 from perception3d.engine.loaders import build_loader
 from perception3d.engine.optim import Constant, build_optim
 from perception3d.engine.options import RunOptions
@@ -63,6 +65,7 @@ def build_runner(config: Config, options: RunOptions, *, train: bool) -> ExactRu
         arguments, hooks = _training_parts(sections, options, model, seed, device)
     elif "test_dataloader" in sections:
         loader = _evaluation_loader(sections, "test", seed, device)
+        check_data(loader.dataset, model, _classes(sections), "test_dataloader")
         arguments = {
             "test_dataloader": loader,
             "test_cfg": {},
@@ -105,10 +108,14 @@ def _training_parts(
     for name in ("train_dataloader", "optim_wrapper", "train_cfg"):
         if name not in sections:
             raise UserError(f"config: has no section {name!r}")
+    epochs = sections["train_cfg"].get("max_epochs")
+    if not isinstance(epochs, int) or epochs < 1:
+        raise UserError(f"train_cfg.max_epochs must be a whole number >= 1, got {epochs!r}")
     pin = device.type == "cuda"
     train_loader = build_loader(
         sections["train_dataloader"], "train_dataloader", seed=seed, train=True, pin_memory=pin
     )
+    check_data(train_loader.dataset, model, _classes(sections), "train_dataloader")
     factor = 1.0
     if options.auto_scale_lr:
         base = (sections.get("auto_scale_lr") or {}).get("base_batch_size")
@@ -135,6 +142,10 @@ def _training_parts(
         build({"type": CheckpointHook, **sections.get("checkpoint", {})}, path="checkpoint"),
     ]
     return arguments, hooks
+
+
+def _classes(sections: dict[str, Any]) -> tuple[str, ...] | None:
+    return class_names({"model": sections["model"]})
 
 
 def _evaluation_loader(
@@ -178,7 +189,7 @@ def _find_state(resume: str | None, work_dir: Path) -> tuple[Path, dict[str, Any
     if resume == "auto" and not path.is_file():
         return None
     state = read_checkpoint(path)
-    if "optimizer" not in state or "epoch" not in state:
+    if not {"optimizer", "epoch", "seed", "config_hash"} <= set(state):
         raise UserError(
             f"{path}: holds weights only and cannot be continued; "
             f"use --load-from, or resume from epoch_N.pth"

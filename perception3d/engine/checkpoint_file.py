@@ -76,9 +76,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"it could execute code (--debug names the content)"
         ) from error
     except Exception as error:  # bytes that are no pickle fail in any way
-        raise UserError(f"{path}: not a readable checkpoint (damaged or cut short)") from error
+        raise UserError(
+            f"{path}: not a readable checkpoint (damaged or cut short); copy or train it again"
+        ) from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+        raise UserError(
+            f"{path}: holds a {type(content).__name__}, not a checkpoint; name a file that "
+            "tools/train.py wrote"
+        )
     return content
 
 

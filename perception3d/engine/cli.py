@@ -10,8 +10,9 @@ import argparse
 import dataclasses
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from perception3d.errors import UserError
 
@@ -35,7 +36,10 @@ def run(main: Main, parser: argparse.ArgumentParser, argv: Sequence[str] | None 
     parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
     arguments = parser.parse_args(argv)
     try:
-        main(arguments)
+        with warnings.catch_warnings():
+            if not arguments.debug:
+                warnings.showwarning = _show_warning
+            main(arguments)
     except KeyboardInterrupt:
         _leave(130)
     except Exception as error:
@@ -62,6 +66,11 @@ def _leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
+def _show_warning(message: Warning | str, *place: Any, **options: Any) -> None:
+    """Write a warning in one line; the place in the code (`--debug`) helps no user."""
+    sys.stderr.write(f"warning: {' '.join(str(message).split())}\n")
+
+
 def _one_line(error: Exception) -> str:
     """Say what happened: our own errors as they are, any other with its type."""
     text = " ".join(str(error).split())
@@ -69,6 +78,8 @@ def _one_line(error: Exception) -> str:
         return text
     if isinstance(error, FileNotFoundError) and error.filename is not None:
         return f"no such file: {error.filename}; check the path"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; choose another path, or repair this one"
     return f"{type(error).__name__}: {text or 'no message'} (--debug shows where)"
 
 

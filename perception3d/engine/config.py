@@ -57,6 +57,8 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
         config = Config.fromfile(str(path))
     except SyntaxError as error:
         raise UserError(f"{path}, line {error.lineno}: {error.msg}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text file; give a Python config (configs/)") from error
     except (ConfigParsingError, ImportError, NameError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from error
     for name in config._to_lazy_dict():
@@ -65,6 +67,14 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
             raise UserError(
                 f"{path}: the name {name!r} is not read by anything; did you mean {close[0]!r}?"
             )
+    try:
+        _apply(config, options)
+    except ImportError as error:  # mmengine imports the classes that it passes by
+        raise UserError(f"{path}: {' '.join(str(error).split())}; check the name") from error
+    return config
+
+
+def _apply(config: Config, options: Sequence[str]) -> None:
     changes = {}
     for option in options:
         key, value = _parse_option(option)
@@ -81,7 +91,6 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
             f"--cfg-options {' '.join(options)}: does not fit the config "
             f"({' '.join(str(error).split())}); replace a list of numbers as a whole"
         ) from error
-    return config
 
 
 def _parse_option(option: str) -> tuple[str, Any]:

@@ -146,7 +146,10 @@ class ExactRunner(Runner):  # type: ignore[misc]  # mmengine ships no types
         try:
             self.optim_wrapper.load_state_dict(state["optimizer"])
         except (ValueError, KeyError) as error:
-            raise UserError(f"{path}: its optimiser state does not fit: {error}") from error
+            raise UserError(
+                f"{path}: its optimiser state does not fit ({error}); --load-from takes the "
+                "weights alone"
+            ) from error
         if state["config_hash"] != self.config_hash:
             self.log_hook.say(f"the config has changed since {path} was stored")
         self.log_hook.say(f"continue {path} after epoch {state['epoch']}")

@@ -46,7 +46,7 @@ def run_tool(*arguments: str) -> subprocess.CompletedProcess:
 def test_tool_refuses_a_wrong_path(tmp_path: Path):
     result = run_tool(str(tmp_path / "nowhere"))
     assert result.returncode == 2
-    assert "is not a folder" in result.stdout
+    assert "is not a folder" in result.stderr
     assert "Traceback" not in result.stderr
 
 

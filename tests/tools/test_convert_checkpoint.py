@@ -77,6 +77,6 @@ def test_nothing_is_written_unless_everything_fits(tmp_path, config):
     assert result.returncode == 1
     assert "missing: head.shared.conv.weight" in result.stdout
     assert "unexpected: dense_head.other.weight" in result.stdout
-    assert "1 tensors missing, 1 unexpected; nothing was written" in result.stderr
+    assert "1 tensors missing, 1 unexpected; name the config" in result.stderr
     assert "Traceback" not in result.stderr
     assert [path.name for path in tmp_path.glob("*.pth")] == ["official.pth"]

@@ -161,9 +161,11 @@ class TestDamagedPoints:
         np.testing.assert_array_equal(sample.points[:, :4].numpy(), kept[:, :4])
 
     def test_all_points_non_finite(self, damaged):
-        with pytest.warns(UserWarning, match="dropped 2 of 2"):
-            sample = load(damaged(np.full((2, 5), np.nan)), LoadPoints(3))
-        assert sample.points.shape == (0, 5)
+        with (
+            pytest.warns(UserWarning, match="dropped 2 of 2"),
+            pytest.raises(UserError, match=r"points\.bin: none of its 2 points is finite"),
+        ):
+            load(damaged(np.full((2, 5), np.nan)), LoadPoints(3))
 
     @pytest.mark.nuscenes
     def test_real_files(self, real_frame):
