@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Latency of a model, stage by stage: from points on the device to boxes.
 
 On the CPU each stage has two figures: process CPU time with one thread, which other jobs hardly

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Measure operators against their peers: alternating in one process, ratios paired by round.
 
 Two figures a row: process CPU time with one thread (decides) and wall time with two.

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Replay golden vectors and compare every result with the recorded one.
 
 Exit codes: 0 every case passed; 1 a case failed or could not be replayed; 2 wrong arguments.

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Turn a released checkpoint of an official implementation into one of ours.
 
 Every tensor must find its place: exit code 1 and no file otherwise.  The input is read without

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Prepare data sets: `tools/create_data.py nuscenes --root-path DIR --version v1.0-mini`.
 
 Each data set brings its own command: a module with `register(subparsers)` that sets `command`, a

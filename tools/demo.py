@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Detect objects in point-cloud files: `tools/demo.py FILE CONFIG CHECKPOINT`.
 
 FILE is a file, a folder or a glob of .bin, .npy, .npz, .pcd, .ply, .las, .laz.  For each cloud a

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Parameters and arithmetic of a model, part by part, on a real cloud or a synthetic one.
 
 Sparse parts are counted from the voxels and sets that the cloud really has.

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Show a config with its bases and settings applied, and check every name in it.
 
 Exit code 1 if a class does not exist or does not take an argument; nothing is built.

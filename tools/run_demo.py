@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Make a small synthetic data set, train a detector on it, test it, and draw what it sees.
 
 Every step is one of the commands a user would type; this file only calls them in order, measures

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Evaluate a checkpoint: `tools/test.py CONFIG CHECKPOINT`.
 
 Paths on the command line are relative to the current folder; data_root in a config likewise.

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Train a model: `tools/train.py CONFIG`, or `torchrun --nproc_per_node=N tools/train.py CONFIG`.
 
 Paths on the command line are relative to the current folder; data_root in a config likewise.

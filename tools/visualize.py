@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Draw frames of a data set: `tools/visualize.py CONFIG --mode gt --out-dir DIR`.
 
 Writes a bird's-eye view, a 3D scene and the camera images of each frame as PNG.  `--mode pred`

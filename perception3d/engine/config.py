@@ -62,7 +62,7 @@ def load_config(path: str | Path, options: Sequence[str] = ()) -> Config:
     except (ConfigParsingError, ImportError, NameError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from error
     for name in config._to_lazy_dict():
-        close = difflib.get_close_matches(name, SECTIONS, n=1, cutoff=0.85)
+        close = difflib.get_close_matches(name, SECTIONS, n=1, cutoff=0.8)
         if name not in SECTIONS and close:
             raise UserError(
                 f"{path}: the name {name!r} is not read by anything; did you mean {close[0]!r}?"

@@ -19,9 +19,6 @@ SMALL = (
     "model.net.head.layers.shared_channels=12",
     "num_sweeps=1",
     "num_workers=0",
-    "train_dataloader.dataset.dataset.ann_file=nuscenes_infos_synthetic_train.jsonl",
-    "val_dataloader.dataset.ann_file=nuscenes_infos_synthetic_val.jsonl",
-    "test_dataloader.dataset.ann_file=nuscenes_infos_synthetic_val.jsonl",
     "logging.interval=1",
 )
 
