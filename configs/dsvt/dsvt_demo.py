@@ -78,8 +78,16 @@ model = dict(
 
 frames = dict(type=NuScenesDataset, data_root=data_root, classes=classes)
 loading = dict(type=LoadPoints, num_sweeps=num_sweeps)
-train_pipeline[0] = loading
-test_pipeline[0] = loading
+train_pipeline = [  # a short schedule bears little augmentation
+    loading,
+    dict(type=LoadAnnotations),
+    dict(type=FilterBoxes, min_points=1),
+    dict(type=RandomFlip),
+    dict(type=RandomRotate, angles=(-0.1, 0.1)),
+    dict(type=RandomScale, factors=(0.95, 1.05)),
+    dict(type=FilterRange, point_cloud_range=point_cloud_range),
+]
+test_pipeline = [loading, dict(type=LoadAnnotations)]
 train_dataloader = dict(
     batch_size=1,
     num_workers=1,
