@@ -72,8 +72,12 @@ def _finished(settings: Settings, scenes: list[int], work: Path, workers: int) -
     context = get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
         futures = [pool.submit(_run_scene, settings, scene, work) for scene in scenes]
-        for future in as_completed(futures):
-            yield future.result()
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            # After an error the scenes that have not begun are left to the next run.
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def generate(settings: Settings, workers: int, progress: Progress) -> Summary:
@@ -89,10 +93,10 @@ def generate(settings: Settings, workers: int, progress: Progress) -> Summary:
         progress: wraps the iteration over scenes, to show it.
 
     Raises:
-        UserError: a setting out of bounds, or `out_dir` exists.
+        UserError: a setting out of bounds, or `out_dir` is in the way.
     """
     settings.check()
-    out = settings.out_dir
+    out = settings.out_dir.resolve()
     work = out.parent / f".{out.name}.{_digest(settings)}.partial"
     (work / ".scenes").mkdir(parents=True, exist_ok=True)
     missing = [scene for scene in range(settings.scenes) if not _rows_file(work, scene).is_file()]

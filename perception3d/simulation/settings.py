@@ -64,8 +64,19 @@ class Settings:
             )
         if self.images not in IMAGE_CHOICES:
             raise UserError(f"--images must be one of {IMAGE_CHOICES}, got {self.images!r}")
-        if self.out_dir.exists() and not self.overwrite:
-            raise UserError(f"{self.out_dir} exists already; name another folder or --overwrite")
+        self._check_out_dir()
+
+    def _check_out_dir(self) -> None:
+        out = self.out_dir
+        if not out.exists():
+            return
+        if not self.overwrite:
+            raise UserError(f"{out} exists already; name another folder or --overwrite")
+        if not out.is_dir() or (any(out.iterdir()) and not any(out.glob("*/splits.json"))):
+            raise UserError(
+                f"{out} is no data set of this command, so --overwrite leaves it alone; "
+                "name another folder"
+            )
 
     @property
     def duration(self) -> float:

@@ -81,10 +81,21 @@ def test_existing_folder_is_kept_unless_told(tmp_path):
     (root / "precious").write_text("x")
     with pytest.raises(UserError, match="exists already.*--overwrite"):
         generate(small(root), workers=1, progress=quiet)
+    options = small(root, images="none", occupancy=False, scenes=1, overwrite=True)
+    with pytest.raises(UserError, match="no data set of this command"):
+        generate(options, workers=1, progress=quiet)
     assert (root / "precious").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_old_data_set_is_replaced_when_told(tmp_path):
+    root = tmp_path / "data"
+    (root / "v1.0-synthetic").mkdir(parents=True)
+    (root / "v1.0-synthetic" / "splits.json").write_text("{}")
+    (root / "old").write_text("x")
     options = small(root, images="none", occupancy=False, scenes=1, overwrite=True)
     generate(options, workers=1, progress=quiet)
-    assert not (root / "precious").exists()
+    assert not (root / "old").exists()
     assert (root / "v1.0-synthetic" / "sample.json").is_file()
 
 
