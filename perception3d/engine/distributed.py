@@ -3,6 +3,7 @@
 import inspect
 import os
 import subprocess
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -148,4 +149,6 @@ class DistributedModel(MMDistributedDataParallel):  # type: ignore[misc]  # mmen
         accepted = inspect.signature(nn.parallel.DistributedDataParallel).parameters
         new = "forward_sync_buffers" in accepted
         options["forward_sync_buffers" if new else "broadcast_buffers"] = False
+        # A 1x1 convolution's gradient may have another stride of its axes of length one: one copy.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         super().__init__(model, device_ids=numbers, **options)
