@@ -38,6 +38,11 @@ def parser() -> argparse.ArgumentParser:
         "--columns", type=int, metavar="N", help="numbers per point of .bin files; default: guessed"
     )
     options.add_argument(
+        "--drop-invalid",
+        action="store_true",
+        help="leave out points with NaN or infinity, a scanner's missing returns",
+    )
+    options.add_argument(
         "--intensity-scale",
         type=float,
         default=1.0,
@@ -61,6 +66,7 @@ def main(arguments: argparse.Namespace) -> None:
         score_threshold=arguments.score_thr,
         out_dir=arguments.out_dir,
         columns=arguments.columns,
+        drop_invalid=arguments.drop_invalid,
         intensity_scale=arguments.intensity_scale,
         z_offset=arguments.z_offset,
         show=arguments.show,

@@ -35,7 +35,7 @@ classes = (
 )
 
 train_pipeline = [
-    dict(type=LoadPoints, num_sweeps=9, random_sweeps=True),
+    dict(type=LoadPoints, num_sweeps=9, random_sweeps=True, drop_invalid=False),
     dict(type=LoadAnnotations),
     dict(type=FilterBoxes, min_points=1),
     dict(type=RandomFlip),
@@ -46,7 +46,7 @@ train_pipeline = [
     dict(type=ShufflePoints),
 ]
 test_pipeline = [
-    dict(type=LoadPoints, num_sweeps=9),
+    dict(type=LoadPoints, num_sweeps=9, drop_invalid=False),
     dict(type=LoadAnnotations),
 ]
 

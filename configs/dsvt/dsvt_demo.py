@@ -77,7 +77,7 @@ model = dict(
 )
 
 frames = dict(type=NuScenesDataset, data_root=data_root, classes=classes)
-loading = dict(type=LoadPoints, num_sweeps=num_sweeps)
+loading = dict(type=LoadPoints, num_sweeps=num_sweeps, drop_invalid=False)
 train_pipeline = [  # a short schedule bears little augmentation
     loading,
     dict(type=LoadAnnotations),

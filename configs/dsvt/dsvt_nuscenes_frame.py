@@ -16,7 +16,7 @@ frame = dict(
     ann_file="nuscenes_infos_mini_train.jsonl",
     classes=classes,
     pipeline=[
-        dict(type=LoadPoints, num_sweeps=0),
+        dict(type=LoadPoints, num_sweeps=0, drop_invalid=False),
         dict(type=LoadAnnotations),
         dict(type=FilterBoxes, min_points=1),
         dict(type=FilterRange, point_cloud_range=point_cloud_range),
@@ -30,7 +30,10 @@ val_dataloader = dict(
         data_root=data_root,
         ann_file="nuscenes_infos_mini_train.jsonl",
         classes=classes,
-        pipeline=[dict(type=LoadPoints, num_sweeps=0), dict(type=LoadAnnotations)],
+        pipeline=[
+            dict(type=LoadPoints, num_sweeps=0, drop_invalid=False),
+            dict(type=LoadAnnotations),
+        ],
         test_mode=True,
     ),
 )

@@ -95,7 +95,9 @@ def find_clouds(place: str | Path) -> list[Path]:
     return found
 
 
-def read_cloud(path: str | Path, columns: int | None = None) -> PointCloud:
+def read_cloud(
+    path: str | Path, columns: int | None = None, drop_invalid: bool = False
+) -> PointCloud:
     """Read one cloud.
 
     Formats: .bin (rows of float32), .npy, .npz (entry "points", or the only one), .pcd, .ply,
@@ -105,10 +107,12 @@ def read_cloud(path: str | Path, columns: int | None = None) -> PointCloud:
     Args:
         path: the file.
         columns: numbers per point of a .bin file; None: guessed from size and content.
+        drop_invalid: leave out points with NaN or infinity (a scanner's missing returns).
 
     Raises:
         UserError: missing, empty, truncated or damaged file, unknown extension, a size that fits
-            no number of columns, no finite point.
+            no number of columns, points with NaN or infinity unless they are dropped, no finite
+            point.
     """
     path = Path(path)
     extension = _extension(path)
@@ -130,21 +134,27 @@ def read_cloud(path: str | Path, columns: int | None = None) -> PointCloud:
         table = _read_bin(path, data, columns)
     else:
         table = _READERS[extension](path, data)
-    return _checked(path, table)
+    return _checked(path, table, drop_invalid)
 
 
 def _extension(path: Path) -> str:
     return path.suffix.lower()
 
 
-def _checked(path: Path, table: NDArray[np.float32]) -> PointCloud:
+def _checked(path: Path, table: NDArray[np.float32], drop_invalid: bool) -> PointCloud:
     if len(table) == 0:
         raise UserError(f"{path} holds no points; record or copy it again")
     finite = np.isfinite(table).all(axis=1)
     points = np.ascontiguousarray(table[finite])
     if len(points) == 0:
         raise UserError(f"{path}: none of its {len(table)} points is finite; check its columns")
-    return PointCloud(path, points, _name_columns(points), len(table) - len(points))
+    dropped = len(table) - len(points)
+    if dropped and not drop_invalid:
+        raise UserError(
+            f"{path}: {dropped} of its {len(table)} points hold NaN or infinity; mend the file, or "
+            "leave them out with --drop-invalid"
+        )
+    return PointCloud(path, points, _name_columns(points), dropped)
 
 
 def _name_columns(points: NDArray[np.float32]) -> tuple[str, ...]:

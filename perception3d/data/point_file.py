@@ -11,18 +11,20 @@ from perception3d.errors import UserError
 FLOAT_BYTES = 4
 
 
-def read_points(path: Path, columns: int = 5) -> NDArray[np.float32]:
+def read_points(path: Path, columns: int = 5, drop_invalid: bool = False) -> NDArray[np.float32]:
     """Read a .bin file of points.
 
     Args:
         path: file of float32 numbers.
         columns: numbers per point; nuScenes has 5: x, y, z in m, intensity, ring.
+        drop_invalid: leave out points with NaN or infinity, with a warning that counts them.
 
     Returns:
-        (P, columns) float32, without points that hold NaN or infinity (a warning counts them).
+        (P, columns) float32, all finite.
 
     Raises:
-        UserError: missing file, empty file, a size that is no multiple of a point, no finite point.
+        UserError: missing file, empty file, a size that is no multiple of a point, points
+            with NaN or infinity unless they are dropped, no finite point.
     """
     try:
         data = path.read_bytes()
@@ -40,22 +42,20 @@ def read_points(path: Path, columns: int = 5) -> NDArray[np.float32]:
             "(LoadPoints: columns)"
         )
     points = np.frombuffer(data, dtype=np.float32).reshape(-1, columns)
-    finite = drop_non_finite(points, str(path))
+    finite = points[np.isfinite(points).all(axis=1)]
     if not len(finite):
         raise UserError(
             f"point file {path}: none of its {len(points)} points is finite; it is damaged, or has "
             "another number of columns (LoadPoints: columns)"
         )
-    return finite
-
-
-def drop_non_finite(points: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    """Return the points without NaN and infinity; a warning names the source and counts them."""
-    finite = np.isfinite(points).all(axis=1)
-    dropped = len(points) - int(finite.sum())
+    dropped = len(points) - len(finite)
+    if dropped and not drop_invalid:
+        raise UserError(
+            f"point file {path}: {dropped} of its {len(points)} points hold NaN or infinity; mend "
+            "the file, or leave them out with --cfg-options drop_invalid=True"
+        )
     if dropped:
         warnings.warn(
-            f"{name}: dropped {dropped} of {len(points)} points with NaN or infinity", stacklevel=2
+            f"{path}: dropped {dropped} of {len(points)} points with NaN or infinity", stacklevel=2
         )
-        points = points[finite]
-    return points
+    return finite

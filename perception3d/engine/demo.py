@@ -32,6 +32,7 @@ class DemoOptions:
         score_threshold: boxes below it are left out.
         out_dir: gets NAME.json and the pictures.
         columns: numbers per point of .bin files, None: guessed.
+        drop_invalid: leave out points with NaN or infinity instead of refusing the cloud.
         intensity_scale: intensities are multiplied by it.
         z_offset: m by which the cloud is lifted.
         show: open a window per cloud.
@@ -41,6 +42,7 @@ class DemoOptions:
     score_threshold: float = 0.3
     out_dir: Path = Path("work_dirs/demo_output")
     columns: int | None = None
+    drop_invalid: bool = False
     intensity_scale: float = 1.0
     z_offset: float = 0.0
     show: bool = False
@@ -88,7 +90,7 @@ def run_demo(
 
 
 def _run_one(path: Path, name: str, detector: Predictor, options: DemoOptions, say: Say) -> Path:
-    cloud = read_cloud(path, options.columns)
+    cloud = read_cloud(path, options.columns, options.drop_invalid)
     cloud = cloud.adjusted(options.intensity_scale, options.z_offset)
     report = preflight(cloud, detector.point_cloud_range)
     say("\n".join([str(path), *(f"  {line}" for line in report.lines())]))

@@ -33,6 +33,7 @@ class LoadPoints(Loader):
             where there is none at all, its own-car points removed), as
             open-mmlab/OpenPCDet: nuscenes_dataset.py does.  False: fewer points instead.
         columns: numbers per point in the files; the fifth is the ring number.
+        drop_invalid: leave out points with NaN or infinity, with a warning, instead of refusing.
 
     Raises:
         UserError: when called: missing, empty or truncated files, another number of columns.
@@ -44,6 +45,7 @@ class LoadPoints(Loader):
         random_sweeps: bool = False,
         repeat_missing: bool = True,
         columns: int = 5,
+        drop_invalid: bool = False,
     ) -> None:
         if num_sweeps < 0 or columns < 4:
             raise ValueError(
@@ -53,6 +55,7 @@ class LoadPoints(Loader):
         self.random_sweeps = random_sweeps
         self.repeat_missing = repeat_missing
         self.columns = columns
+        self.drop_invalid = drop_invalid
 
     def __call__(self, sample: Sample, frame: Frame, rng: np.random.Generator) -> Sample:
         """Return the sample with the points of key frame and sweeps."""
@@ -85,7 +88,7 @@ class LoadPoints(Loader):
         return history
 
     def _read(self, path: Path) -> NDArray[np.float32]:
-        points = read_points(path, self.columns)
+        points = read_points(path, self.columns, self.drop_invalid)
         if self.columns > RING_COLUMN:
             ring = points[:, RING_COLUMN]
             if (ring != np.floor(ring)).any() or (ring < 0).any():

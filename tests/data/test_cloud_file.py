@@ -405,7 +405,9 @@ def test_extension_in_capitals(tmp_path):
 def test_nan_and_infinity_are_dropped_and_counted(tmp_path):
     points = scan(50)
     points[3, 0], points[7, 2], points[9, 3] = np.nan, np.inf, -np.inf
-    cloud = read_cloud(write(tmp_path / "a.bin", points.tobytes()))
+    path = write(tmp_path / "a.bin", points.tobytes())
+    refused(path, "3 of its 50 points hold NaN or infinity", "--drop-invalid")
+    cloud = read_cloud(path, drop_invalid=True)
     assert cloud.num_dropped == 3
     np.testing.assert_array_equal(cloud.points, np.delete(points, [3, 7, 9], axis=0))
 

@@ -69,12 +69,14 @@ def test_points_of_pictures(damaged_root, tool, kind):
 
 
 @pytest.mark.filterwarnings("default:.*dropped.*")
-def test_some_non_finite_points_are_dropped_and_counted(damaged_root, checkpoint, tool):
+def test_some_non_finite_points_are_refused_or_dropped_and_counted(damaged_root, checkpoint, tool):
     for path in key_clouds(damaged_root):
         points = np.fromfile(path, np.float32).reshape(-1, 5)
         points[:3, 0] = np.nan, np.inf, -np.inf
         points.tofile(path)
-    ended = tool("test", CONFIG, checkpoint, "--work-dir", "run", *settings(damaged_root))
+    run = ("test", CONFIG, checkpoint, "--work-dir", "run")
+    assert "points hold NaN or infinity" in tool(*run, *settings(damaged_root)).error
+    ended = tool(*run, *settings(damaged_root), "drop_invalid=True")
     assert ended.code == 0, ended.err
     assert f"warning: {key_clouds(damaged_root)[-1]}: dropped 3 of " in ended.err
     assert "UserWarning" not in ended.err

@@ -155,17 +155,17 @@ class TestDamagedPoints:
     def test_non_finite_points_are_dropped_and_counted(self, damaged):
         points = self.points()
         points[3, 0], points[5, 2], points[6, 3] = np.nan, np.inf, -np.inf
+        with pytest.raises(UserError, match=r"points\.bin: 3 of its 20 points .* drop_invalid"):
+            load(damaged(points), LoadPoints(0))
         with pytest.warns(UserWarning, match=r"points\.bin: dropped 3 of 20 points"):
-            sample = load(damaged(points), LoadPoints(0))
+            sample = load(damaged(points), LoadPoints(0, drop_invalid=True))
         kept = np.delete(points, [3, 5, 6], axis=0).astype(np.float32)
         np.testing.assert_array_equal(sample.points[:, :4].numpy(), kept[:, :4])
 
     def test_all_points_non_finite(self, damaged):
-        with (
-            pytest.warns(UserWarning, match="dropped 2 of 2"),
-            pytest.raises(UserError, match=r"points\.bin: none of its 2 points is finite"),
-        ):
-            load(damaged(np.full((2, 5), np.nan)), LoadPoints(3))
+        for drop in (False, True):
+            with pytest.raises(UserError, match=r"points\.bin: none of its 2 points is finite"):
+                load(damaged(np.full((2, 5), np.nan)), LoadPoints(3, drop_invalid=drop))
 
     @pytest.mark.nuscenes
     def test_real_files(self, real_frame):
