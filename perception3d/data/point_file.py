@@ -42,7 +42,7 @@ def read_points(path: Path, columns: int = 5, drop_invalid: bool = False) -> NDA
             "(LoadPoints: columns)"
         )
     points = np.frombuffer(data, dtype=np.float32).reshape(-1, columns)
-    finite = points[np.isfinite(points).all(axis=1)]
+    finite: NDArray[np.float32] = points[np.isfinite(points).all(axis=1)]
     if not len(finite):
         raise UserError(
             f"point file {path}: none of its {len(points)} points is finite; it is damaged, or has "
