@@ -18,7 +18,7 @@ from perception3d.engine import distributed
 from perception3d.engine.build import build
 from perception3d.engine.check_config import check_config
 from perception3d.engine.check_data import check_data
-from perception3d.engine.checkpoint_file import LAST, read_checkpoint
+from perception3d.engine.checkpoint_file import LAST, check_fit, read_checkpoint
 from perception3d.engine.config import fingerprint, plain
 from perception3d.engine.hooks import CheckpointHook, EpochHook, LogHook, ScheduleHook
 from perception3d.engine.inference import class_names
@@ -56,6 +56,8 @@ def build_runner(config: Config, options: RunOptions, *, train: bool) -> ExactRu
     if "model" not in sections:
         raise UserError(f"{config.filename}: has no section 'model'")
     model = build(sections["model"], path="model")
+    load_from = options.load_from or sections.get("load_from")
+    _check_weights(model, load_from, resume_from)
     _tame_spconv(device)
     model.to(device)  # the optimiser is built on the parameters where they stay
 
@@ -82,7 +84,7 @@ def build_runner(config: Config, options: RunOptions, *, train: bool) -> ExactRu
         sync_bn=bool(sections.get("sync_bn", True)),
         work_dir=str(work_dir),
         cfg=config,
-        load_from=options.load_from or sections.get("load_from"),
+        load_from=load_from,
         launcher=launcher,
         randomness={"seed": seed, "deterministic": deterministic},
         experiment_name=f"{work_dir.name}_{next(_run_number)}",
@@ -142,6 +144,17 @@ def _training_parts(
         build({"type": CheckpointHook, **sections.get("checkpoint", {})}, path="checkpoint"),
     ]
     return arguments, hooks
+
+
+def _check_weights(
+    model: nn.Module, load_from: str | None, resume_from: tuple[Path, dict[str, Any]] | None
+) -> None:
+    """Refuse weights of another model before the runner writes into the work folder."""
+    if resume_from is not None:
+        path, state = resume_from
+        check_fit(model, state, path)
+    elif load_from is not None:
+        check_fit(model, read_checkpoint(load_from), load_from)
 
 
 def _classes(sections: dict[str, Any]) -> tuple[str, ...] | None:

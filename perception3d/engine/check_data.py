@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from perception3d.errors import UserError
 from perception3d.structures import Sample
@@ -40,18 +41,44 @@ def _check_classes(dataset: Any, classes: Sequence[str] | None, section: str) ->
 
 
 def _check_first_frame(dataset: Any, limits: Sequence[float], section: str) -> None:
-    """Refuse a first frame without a point in the range.
-
-    Single frames without points are no error, as sensors drop out; a first frame without any tells
-    of wrong units, a wrong origin or a wrong point_cloud_range.
-    """
+    """Refuse a first frame without a point in the range, before anything is computed."""
     sample = dataset[0]
-    if not isinstance(sample, Sample):
+    if isinstance(sample, Sample):
+        frame = torch.zeros(len(sample.points), dtype=torch.int32)
+        check_range(sample.points, frame, (sample.token,), limits, f"{section}: ")
+
+
+def check_range(
+    points: Tensor,
+    frame_of_point: Tensor,
+    tokens: Sequence[str],
+    limits: Sequence[float],
+    prefix: str = "",
+    advice: str = "",
+) -> None:
+    """Refuse frames without a point in the range.
+
+    They tell of wrong units, a wrong origin, a wrong point_cloud_range, or a sensor that was off.
+
+    Args:
+        points: (P, >= 3) x, y, z in m; on the CPU, or the device waits.
+        frame_of_point: (P,) int32.
+        tokens: names of the frames.
+        limits: x, y, z lower, then x, y, z upper bounds, m.
+        prefix: start of the message.
+        advice: end of the message: how to go on all the same.
+
+    Raises:
+        UserError: the first such frame.
+    """
+    low, high = points.new_tensor(limits).view(2, 3)
+    xyz = points[:, :3]
+    inside = ((xyz >= low) & (xyz < high)).all(dim=1)
+    counts = torch.bincount(frame_of_point[inside], minlength=len(tokens))
+    if bool(counts.all()):
         return
-    low, high = sample.points.new_tensor(limits).view(2, 3)
-    xyz = sample.points[:, :3]
-    if bool(((xyz >= low) & (xyz < high)).all(dim=1).any()):
-        return
+    frame = int(counts.eq(0).nonzero()[0])
+    xyz = xyz[frame_of_point == frame]
     spans = "is empty after its pipeline"
     if len(xyz):
         bounds = zip("xyz", xyz.amin(0).tolist(), xyz.amax(0).tolist(), strict=True)
@@ -61,6 +88,6 @@ def _check_first_frame(dataset: Any, limits: Sequence[float], section: str) -> N
         for axis, a, b in zip("xyz", low.tolist(), high.tolist(), strict=True)
     )
     raise UserError(
-        f"{section}: frame {sample.token} has no point in the model's range {ranges} m; the cloud "
-        f"{spans}: check units, sensor origin and point_cloud_range"
+        f"{prefix}frame {tokens[frame]} has no point in the model's range {ranges} m; the cloud "
+        f"{spans}: check units, sensor origin and point_cloud_range{advice}"
     )

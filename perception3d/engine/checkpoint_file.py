@@ -96,7 +96,19 @@ def load_weights(model: nn.Module, state: dict[str, Any], path: str | Path) -> N
         path: where it came from, for messages.
 
     Raises:
-        UserError: the checkpoint is one of another model; counts and first names are told.
+        UserError: the checkpoint is one of another model.
+    """
+    check_fit(model, state, path)
+    model.load_state_dict(state.get("state_dict", state))
+
+
+def check_fit(model: nn.Module, state: dict[str, Any], path: str | Path) -> None:
+    """Refuse the checkpoint of another model; counts and first names are told.
+
+    Args: as `load_weights`.
+
+    Raises:
+        UserError: names or shapes differ.
     """
     state = state.get("state_dict", state)
     wanted = model.state_dict()
@@ -122,7 +134,6 @@ def load_weights(model: nn.Module, state: dict[str, Any], path: str | Path) -> N
             f"{', '.join(problems)}; use the config it was trained with "
             f"(official checkpoints: tools/convert_checkpoint.py)"
         )
-    model.load_state_dict(state)
 
 
 def link_as_last(checkpoint: Path) -> None:

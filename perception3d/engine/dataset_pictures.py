@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from perception3d.data.nuscenes import NuScenesDataset
+from perception3d.engine.check_data import check_range
 from perception3d.engine.demo import Say, show_or_say
 from perception3d.engine.inference import Predictor
 from perception3d.errors import UserError
@@ -59,8 +60,8 @@ def draw_dataset(
         The files written.
 
     Raises:
-        UserError: num_frames below 1, classes of model and data set that differ, or annotations
-            asked for where no frame has any.
+        UserError: num_frames below 1, classes of model and data set that differ, annotations
+            asked for where no frame has any, or a frame without a point in the model's range.
     """
     if options.num_frames is not None and options.num_frames < 1:
         raise UserError(f"--frames {options.num_frames}: must be at least 1")
@@ -79,6 +80,9 @@ def draw_dataset(
             )
         found = None
         if predictor is not None:
+            frame = torch.zeros(len(sample.points), dtype=torch.int32)
+            limits = predictor.point_cloud_range
+            check_range(sample.points, frame, (sample.token,), limits)
             found = predictor(sample)
             found = found.take(found.scores >= options.score_threshold)
             if not options.show_annotations:

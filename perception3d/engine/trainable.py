@@ -7,6 +7,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from perception3d.engine.check_data import check_range
 from perception3d.engine.finite import check_losses
 from perception3d.structures import Batch
 
@@ -21,6 +22,8 @@ class TrainableModel(BaseModel):  # type: ignore[misc]  # mmengine ships no type
             synchronisation a step).
         norm_momentum: momentum of all batch norms; None leaves them. With the published 0.01 the
             running statistics lag hundreds of steps behind: short trainings need more.
+        allow_empty_frames: go on with frames that have no point in the range of
+            `net.voxelizer`; otherwise they end the run.
 
     Raises:
         ValueError: norm_momentum out of range.
@@ -29,13 +32,18 @@ class TrainableModel(BaseModel):  # type: ignore[misc]  # mmengine ships no type
     net: Any  # an nn.Module; its loss and predict are unknown to torch's types
 
     def __init__(
-        self, net: nn.Module, finite_check: bool = True, norm_momentum: float | None = None
+        self,
+        net: nn.Module,
+        finite_check: bool = True,
+        norm_momentum: float | None = None,
+        allow_empty_frames: bool = False,
     ) -> None:
         if norm_momentum is not None and not 0.0 < norm_momentum <= 1.0:
             raise ValueError(f"norm_momentum must lie in (0, 1], got {norm_momentum}")
         super().__init__()
         self.net = net
         self.finite_check = finite_check
+        self.allow_empty_frames = allow_empty_frames
         self._last_batch: Batch | None = None
         for module in net.modules():
             if norm_momentum is not None and isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -48,6 +56,9 @@ class TrainableModel(BaseModel):  # type: ignore[misc]  # mmengine ships no type
             batch: frames, on any device.
             mode: "loss", "predict" or "tensor".
 
+        Raises:
+            UserError: a frame without a point in the range.
+
         Returns:
             "loss": dict of scalar tensors; entries whose name contains "loss" are summed.
             "predict": per frame {"token": str, "detections": Detections in the LiDAR frame of
@@ -55,6 +66,15 @@ class TrainableModel(BaseModel):  # type: ignore[misc]  # mmengine ships no type
             CPU.
             "tensor": what the network's forward returns.
         """
+        limits = getattr(getattr(self.net, "voxelizer", None), "point_cloud_range", None)
+        if limits is not None and not self.allow_empty_frames:
+            check_range(
+                batch.points,
+                batch.frame_of_point,
+                batch.tokens,
+                limits,
+                advice=", or set model.allow_empty_frames=True to go on with such frames",
+            )
         batch = batch.to(self.device)
         if mode == "loss":
             self._last_batch = batch if self.finite_check else None
