@@ -10,8 +10,6 @@ from mmengine.evaluator import BaseMetric
 
 from perception3d.data.info_file import InfoFile
 from perception3d.errors import UserError
-from perception3d.metrics.nuscenes_infos import info_metrics
-from perception3d.metrics.nuscenes_official import load_tables, official_metrics
 from perception3d.metrics.nuscenes_results import (
     Results,
     best,
@@ -157,6 +155,10 @@ class NuScenesMetric(BaseMetric):  # type: ignore[misc]  # mmengine ships no typ
             logger.info("wrote %s: %d samples", path, len(boxes))
         if self.format_only:
             return {}
+        # The devkit takes a second to import, and a training without validation never needs it.
+        from perception3d.metrics.nuscenes_infos import info_metrics
+        from perception3d.metrics.nuscenes_official import load_tables, official_metrics
+
         if self.ground_truth == "infos":
             self.summary = info_metrics(boxes, Path(self._setting("ann_file")))
         else:

@@ -6,21 +6,22 @@ import io
 import json
 import math
 import tempfile
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nuscenes.eval.common.config import config_factory
+from nuscenes.eval.common.data_classes import EvalBoxes
+from nuscenes.eval.detection.evaluate import DetectionEval
+
 from perception3d.data.nuscenes_scene import CLASS_OF_CATEGORY
 from perception3d.data.nuscenes_splits import VERSION_OF_SPLIT, custom_splits
 from perception3d.errors import UserError
-from perception3d.metrics.detection import GlobalBoxes, evaluate_boxes
+from perception3d.metrics.detection import CONFIG, evaluate_boxes, summary_of
 from perception3d.metrics.nuscenes_results import validate_results
 
 if TYPE_CHECKING:
     from nuscenes import NuScenes
-
-CONFIG = "detection_cvpr_2019"
 
 
 def load_tables(data_root: Path, version: str) -> "NuScenes":
@@ -82,9 +83,6 @@ def official_metrics(document: dict[str, Any], tables: "NuScenes", split: str) -
     Raises:
         UserError: results that do not fit format or split, a split without annotations.
     """
-    from nuscenes.eval.common.config import config_factory
-    from nuscenes.eval.detection.evaluate import DetectionEval
-
     tokens = split_tokens(tables, split)
     validate_results(document, tokens)
     if not tables.sample_annotation:
@@ -93,7 +91,7 @@ def official_metrics(document: dict[str, Any], tables: "NuScenes", split: str) -
             "write the submission with --format-only --out DIR"
         )
     if not _has_objects(tables, set(tokens)):  # the devkit stops where there is nothing to find
-        nothing = evaluate_boxes(GlobalBoxes.empty(), GlobalBoxes.empty())
+        nothing = evaluate_boxes(EvalBoxes(), EvalBoxes())
         return {key: plain(value) for key, value in nothing.items()}
     if not any(document["results"].values()):  # it stops there too, but a far box does not count
         document = {
@@ -107,12 +105,7 @@ def official_metrics(document: dict[str, Any], tables: "NuScenes", split: str) -
             evaluation = DetectionEval(
                 tables, config_factory(CONFIG), str(path), split, folder, verbose=False
             )
-        metrics, _ = evaluation.evaluate()
-    summary = metrics.serialize()
-    del summary["cfg"], summary["eval_time"]
-    counted = Counter(box.detection_name for box in evaluation.gt_boxes.all)
-    summary["num_ground_truth"] = {name: counted[name] for name in evaluation.cfg.class_names}
-    return {key: plain(value) for key, value in summary.items()}
+        return {key: plain(value) for key, value in summary_of(evaluation).items()}
 
 
 def _has_objects(tables: "NuScenes", tokens: set[str]) -> bool:
