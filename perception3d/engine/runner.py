@@ -61,8 +61,8 @@ class ExactRunner(Runner):  # type: ignore[misc]  # mmengine ships no types
 
     @property
     def timestamp(self) -> str:
-        """Name of the folder for mmengine's own log: fixed, so that none is left per start."""
-        return "mmengine"
+        """Name of mmengine's own folder inside the work folder: none, it would stay empty."""
+        return ""
 
     @property
     def bare_model(self) -> nn.Module:
@@ -78,8 +78,8 @@ class ExactRunner(Runner):  # type: ignore[misc]  # mmengine ships no types
         return self._config_text
 
     def build_logger(self, **options: Any) -> MMLogger:
-        """Leave the terminal to our own writers; warnings still come through."""
-        return super().build_logger(**{**options, "log_level": "WARNING"})
+        """Leave terminal and files to our own writers; warnings still come through."""
+        return MMLogger.get_instance(name=self.experiment_name, log_level="WARNING")
 
     def build_visualizer(self, visualizer: Any = None) -> Any:
         """Make a visualizer without back ends: records go to our own writers."""
