@@ -32,8 +32,8 @@ def main(arguments: argparse.Namespace) -> None:
     from perception3d.checkpoint.report import print_load_report
     from perception3d.engine.build import build
     from perception3d.engine.checkpoint_file import save_checkpoint
-    from perception3d.engine.config import load_config, plain, unknown
-    from perception3d.errors import UserError
+    from perception3d.engine.config import load_config, plain
+    from perception3d.errors import UserError, unknown
 
     if arguments.system not in SYSTEMS:
         raise UserError(f"--system: {unknown(arguments.system, sorted(SYSTEMS), 'system')}")

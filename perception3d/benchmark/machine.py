@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-COPIED_BYTES = 128 * 2**20
-
 
 def describe_machine() -> dict[str, object]:
     """Return versions, processor, load and commit."""
@@ -27,19 +25,11 @@ def describe_machine() -> dict[str, object]:
     }
 
 
-def copy_bandwidth(threads: int) -> float:
-    """Measure the memory ceiling: bytes read plus written per second by a large copy."""
-    source = torch.zeros(COPIED_BYTES // 4)
-    target = torch.ones_like(source)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    fastest = float("inf")
-    for _ in range(7):
-        start = time.perf_counter()
-        target.copy_(source)
-        fastest = min(fastest, time.perf_counter() - start)
-    torch.set_num_threads(before)
-    return 2 * COPIED_BYTES / fastest
+def describe_device(device: torch.device) -> str:
+    """Return the name of the processor or GPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return _processor()
 
 
 def _commit() -> str | None:

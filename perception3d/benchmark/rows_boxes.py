@@ -1,5 +1,6 @@
 """Benchmark rows of the box operators."""
 
+import importlib.util
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -42,13 +43,14 @@ def detections_near(
         seed: chooses the copies; the objects are the same for every seed.
 
     Returns:
-        (count, 7) and (count,), float32.
+        (count, 7) and (count,), float32, on the device of the workload.
     """
     generator = torch.Generator().manual_seed(objects)
-    rows = torch.randint(workload.points.shape[0], (objects,), generator=generator)
+    points = workload.points.cpu()
+    rows = torch.randint(points.shape[0], (objects,), generator=generator)
     sizes = torch.tensor(SIZES)[torch.randint(len(SIZES), (objects,), generator=generator)]
     yaw = torch.rand(objects, 1, generator=generator) * 2 * math.pi
-    things = torch.cat([workload.points[rows, :3], sizes, yaw], 1)
+    things = torch.cat([points[rows, :3], sizes, yaw], 1)
     generator.manual_seed(seed)
     copies = things[torch.randint(objects, (count,), generator=generator)].clone()
     noise = torch.randn(count, 7, generator=generator)
@@ -58,7 +60,8 @@ def detections_near(
     copies[:, 6] += noise[:, 6] * spread[6]
     alone = torch.arange(count) % 4 == 0
     copies[alone, :2] += 30 * torch.randn(int(alone.sum()), 2, generator=generator)
-    return copies, torch.rand(count, generator=generator)
+    scores = torch.rand(count, generator=generator)
+    return copies.to(workload.device), scores.to(workload.device)
 
 
 def _nms_case(count: int, objects: int, threshold: float, workload: Workload) -> Case:
@@ -68,7 +71,7 @@ def _nms_case(count: int, objects: int, threshold: float, workload: Workload) ->
         ours=partial(rotated_nms, boxes, scores, threshold),
         peers={
             "torch matrix + greedy": partial(peers.torch_matrix_nms, boxes, scores, threshold),
-            "shapely, kept boxes only": partial(peers.shapely_lazy_nms, boxes, scores, threshold),
+            **_shapely_nms(workload, boxes, scores, threshold),
         },
         max_error=_difference([rotated_nms(boxes, scores, threshold)], [wanted]),
         floor_bytes=boxes.numel() * 4 + scores.numel() * 4 + wanted.numel() * 8,
@@ -82,7 +85,7 @@ def _circle_case(count: int, objects: int, squared_distance: float, workload: Wo
     peer = partial(peers.numpy_circle_nms, centers, scores, squared_distance)
     return Case(
         ours=partial(circle_nms, centers, scores, squared_distance),
-        peers={"numpy, kept centres": peer},
+        peers={"numpy, kept centres": peer} if workload.device.type == "cpu" else {},
         max_error=_difference([circle_nms(centers, scores, squared_distance)], [wanted]),
         floor_bytes=centers.numel() * 4 + scores.numel() * 4 + wanted.numel() * 8,
     )
@@ -94,8 +97,7 @@ def _iou_case(rows: int, columns: int, kind: str, workload: Workload) -> Case:
     wanted = reference_iou(a.double(), b.double(), kind=kind)
     others: dict[str, Candidate] = {
         "torch, near pairs": partial(peers.torch_iou_matrix, a, b),
-        "shapely, vectorised": partial(peers.shapely_iou_matrix, a, b),
-        "shapely, pair by pair": partial(peers.shapely_loop_iou_matrix, a, b),
+        **_shapely_iou(workload, a, b),
     }
     if kind != "bev":
         others = {"torch, dense": partial(reference_iou, a, b, kind=kind)}
@@ -112,18 +114,57 @@ def _members_case(workload: Workload) -> Case:
     points = workload.points
     real = workload.name in REAL
     boxes = real_boxes() if real else detections_near(workload, 69, 69)[0]
+    boxes = boxes.to(workload.device)
     wanted = reference_members(points, boxes)
     return Case(
         ours=partial(points_in_boxes, points, boxes),
         peers={
-            "nuscenes-devkit, box by box": member_peers.devkit_box_by_box(points, boxes),
+            **_cpu_member_peers(workload, boxes),
             "torch, all pairs": partial(member_peers.torch_all_pairs, points, boxes),
             "torch, box by box": partial(member_peers.torch_box_by_box, points, boxes),
-            "numpy, bounds first": partial(member_peers.numpy_bounds_first, points, boxes),
         },
         max_error=_difference(points_in_boxes(points, boxes), wanted),
         floor_bytes=points.numel() * 4 + boxes.numel() * 4 + 2 * wanted[0].numel() * 8,
     )
+
+
+def _has(workload: Workload, package: str) -> bool:
+    """Say whether a package of the CPU can serve as a peer."""
+    return workload.device.type == "cpu" and importlib.util.find_spec(package) is not None
+
+
+def _shapely_nms(
+    workload: Workload, boxes: Tensor, scores: Tensor, threshold: float
+) -> dict[str, Candidate]:
+    if not _has(workload, "shapely"):
+        return {}
+    from perception3d.benchmark.peers.shapely_boxes import shapely_lazy_nms
+
+    return {"shapely, kept boxes only": partial(shapely_lazy_nms, boxes, scores, threshold)}
+
+
+def _shapely_iou(workload: Workload, a: Tensor, b: Tensor) -> dict[str, Candidate]:
+    if not _has(workload, "shapely"):
+        return {}
+    from perception3d.benchmark.peers import shapely_boxes
+
+    return {
+        "shapely, vectorised": partial(shapely_boxes.shapely_iou_matrix, a, b),
+        "shapely, pair by pair": partial(shapely_boxes.shapely_loop_iou_matrix, a, b),
+    }
+
+
+def _cpu_member_peers(workload: Workload, boxes: Tensor) -> dict[str, Candidate]:
+    if workload.device.type != "cpu":
+        return {}
+    found: dict[str, Candidate] = {
+        "numpy, bounds first": partial(member_peers.numpy_bounds_first, workload.points, boxes)
+    }
+    if _has(workload, "nuscenes"):
+        from perception3d.benchmark.peers.devkit_boxes import devkit_box_by_box
+
+        found["nuscenes-devkit, box by box"] = devkit_box_by_box(workload.points, boxes)
+    return found
 
 
 def _difference(ours: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:

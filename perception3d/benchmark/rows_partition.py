@@ -67,7 +67,7 @@ def sets_of_grid(coords: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
 
 def _case(setting: Setting, workload: Workload) -> Case:
     points = workload.raised() if setting.raised else workload.points
-    frame = torch.zeros(points.shape[0], dtype=torch.int32)
+    frame = torch.zeros(points.shape[0], dtype=torch.int32, device=points.device)
     _, coords, _, _ = voxelize(points, frame, 1, setting.voxel_size, setting.extent)
 
     def ours() -> list[tuple[Tensor, Tensor]]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from perception3d.benchmark.measure import Candidate
 from perception3d.benchmark.peers import voxelize as peers
-from perception3d.benchmark.row import Case, Row
+from perception3d.benchmark.row import Case, Row, installed
 from perception3d.benchmark.workloads import Workload
 from perception3d.ops import segment_reduce, voxelize
 from perception3d.ops.reference.segment_reduce import segment_reduce as reference_reduce
@@ -43,19 +43,22 @@ def relative_error(ours: Tensor, reference: Tensor) -> float:
 
 def _voxelize_case(size: Sequence[float], workload: Workload) -> Case:
     points, extent = workload.points, NUSCENES_RANGE
+    on_cpu = workload.device.type == "cpu"
     candidates: dict[str, Candidate | None] = {
         "torch.unique of keys": partial(peers.unique_of_keys, points, size, extent),
         "torch.unique of rows": partial(peers.unique_of_rows, points, size, extent),
-        "numpy.unique": partial(peers.numpy_unique, points, size, extent),
-        "spconv PointToVoxel (no mean)": peers.point_to_voxel(points, size, extent),
+        "numpy.unique": partial(peers.numpy_unique, points, size, extent) if on_cpu else None,
+        "spconv PointToVoxel (no mean)": (
+            peers.point_to_voxel(points, size, extent) if on_cpu else None
+        ),
     }
-    frame = torch.zeros(points.shape[0], dtype=torch.int32)
+    frame = torch.zeros(points.shape[0], dtype=torch.int32, device=points.device)
     _, coords, order, offsets = reference_voxelize(points, frame, 1, size, extent)
     exact = reference_reduce(points.double(), order, offsets, "mean")
     ours = partial(mean_of_voxels, points, frame, size, extent)
     return Case(
         ours=ours,
-        peers={name: run for name, run in candidates.items() if run is not None},
+        peers=installed(candidates),
         max_error=relative_error(ours(), exact),
         floor_bytes=4 * points.numel() + coords.shape[0] * (16 + 4 * points.shape[1]),
     )
@@ -64,17 +67,17 @@ def _voxelize_case(size: Sequence[float], workload: Workload) -> Case:
 def _segment_case(channels: int, reduce: str, backward: bool, workload: Workload) -> Case:
     """Encoder features of points to features of voxels."""
     points = workload.points
-    frame = torch.zeros(points.shape[0], dtype=torch.int32)
+    frame = torch.zeros(points.shape[0], dtype=torch.int32, device=points.device)
     size = NUSCENES_SIZES["dsvt_pillar_nuscenes"]
     voxel_of_point, coords, order, offsets = voxelize(points, frame, 1, size, NUSCENES_RANGE)
     voxel = voxel_of_point[order]
-    rows = torch.arange(order.shape[0])
     generator = torch.Generator().manual_seed(0)
-    values = torch.randn(order.shape[0], channels, generator=generator, requires_grad=backward)
+    values = torch.randn(order.shape[0], channels, generator=generator)
+    values = values.to(workload.device).requires_grad_(backward)
     # The encoder has dropped the points outside the grid: rows are the kept points.
     by_voxel = torch.argsort(voxel, stable=True)
     voxels = coords.shape[0]
-    grad = torch.randn(voxels, channels, generator=generator)
+    grad = torch.randn(voxels, channels, generator=generator).to(workload.device)
 
     def ours() -> Tensor:
         result = segment_reduce(values, by_voxel, offsets, reduce)
@@ -92,7 +95,7 @@ def _segment_case(channels: int, reduce: str, backward: bool, workload: Workload
     exact = reference_reduce(double, by_voxel, offsets, reduce)
     if backward:
         exact = torch.autograd.grad(exact, double, grad.double())[0]
-    moved = (rows.numel() + voxels) * channels * 4 * (2 if backward else 1)
+    moved = (order.shape[0] + voxels) * channels * 4 * (2 if backward else 1)
     return Case(ours, {"torch.scatter_reduce": scatter}, relative_error(ours(), exact), moved)
 
 

@@ -6,141 +6,187 @@ from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from perception3d.benchmark.machine import copy_bandwidth, describe_machine
-from perception3d.benchmark.measure import ROUNDS, Timing, measure, paired_ratio
+import torch
+
+from perception3d.benchmark.ceilings import measure_ceilings
+from perception3d.benchmark.machine import describe_device, describe_machine
+from perception3d.benchmark.measure import ROUNDS, Timing, measure
+from perception3d.benchmark.measure_cuda import CUDA_ROUNDS, capture, measure_cuda
+from perception3d.benchmark.record import Record, describe, describe_case, describe_times
 from perception3d.benchmark.registry import ROWS
 from perception3d.benchmark.row import Case, Row
 from perception3d.benchmark.workloads import MissingData, Workload, make_workload
 
-Record = dict[str, object]
 QUIET_LOAD = 1.0
-NOISY_SPREAD = 0.2
+Tell = Callable[[str], None]
+
+
+class Run:
+    """One run over rows and workloads on one device.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:N".
+        rounds: samples per candidate; None takes 9 on the CPU and 30 on CUDA.
+        tell: receives a line of text per measured peer.
+    """
+
+    def __init__(self, device: str, rounds: int | None, tell: Tell) -> None:
+        self.device = torch.device(device)
+        self.cuda = self.device.type == "cuda"
+        self.rounds = rounds or (CUDA_ROUNDS if self.cuda else ROUNDS)
+        self.tell = tell
+        self.threads = (1,) if self.cuda else tuple(sorted({1, min(2, os.cpu_count() or 1)}))
+        self.ceilings: dict[int, dict[str, float]] = {}
+        self.records: list[Record] = []
+        self.skipped: list[str] = []
+        self.failed: list[str] = []
+
+    def measure_ceilings(self) -> None:
+        """Measure what the machine can do, which the floors need."""
+        for threads in self.threads:
+            self.ceilings[threads] = measure_ceilings(self.device, threads)
+
+    def measure_row(self, row: Row, workload: Workload) -> None:
+        """Check a row, then time it; what is missing or fails is told, and the run goes on."""
+        place = f"{row.name} {workload.name}"
+        try:
+            case = row.prepare(workload)
+            if not case.max_error <= row.tolerance:
+                self.tell(f"{place}: WRONG, error {case.max_error:.3g}, not timed")
+                self.records.append({**describe_case(row, workload, case), "wrong": True})
+                return
+            self._time(row, workload, case)
+        except MissingData as missing:
+            self.skip(f"{place}: {missing}")
+        except NotImplementedError as missing:  # torch's, for a device without our kernel
+            self.skip(f"{place}: {_first_line(missing)}")
+        except Exception as error:  # one broken row must not cost the others
+            self.failed.append(f"{place}: {type(error).__name__}: {_first_line(error)}")
+            self.tell(f"FAILED {self.failed[-1]}")
+
+    def skip(self, reason: str) -> None:
+        """Leave something out, visibly."""
+        self.skipped.append(reason)
+        self.tell(f"skipped {reason}")
+
+    def _time(self, row: Row, workload: Workload, case: Case) -> None:
+        candidates = {"ours": case.ours, **self._running_peers(row, workload, case)}
+        common = describe_case(row, workload, case)
+        for place, timings in self._timings(candidates):
+            ceilings = self.ceilings[int(str(place["threads"]))]
+            peers: list[str | None] = [name for name in timings if name != "ours"]
+            for peer in peers or [None]:
+                times = describe_times(row, workload, case, timings, peer, ceilings)
+                self.records.append({**common, **place, **times})
+                self.tell(describe(self.records[-1]))
+
+    def _running_peers(
+        self, row: Row, workload: Workload, case: Case
+    ) -> dict[str, Callable[[], object]]:
+        """Return the peers whose first call succeeds: packages may not fit the device."""
+        running = {}
+        for name, run in case.peers.items():
+            try:
+                run()
+            except Exception as error:  # whatever another package raises
+                reason = f"{type(error).__name__}: {_first_line(error)}"
+                self.skip(f"{row.name} {workload.name}: peer {name!r}: {reason}")
+            else:
+                running[name] = run
+        return running
+
+    def _timings(
+        self, candidates: dict[str, Callable[[], object]]
+    ) -> Iterable[tuple[Record, dict[str, Timing]]]:
+        """Yield how was measured, and the timings: two ways on either kind of device."""
+        if not self.cuda:
+            for threads in self.threads:
+                clock = "process CPU time" if threads == 1 else "wall time"
+                yield (
+                    {"threads": threads, "clock": clock},
+                    measure(candidates, threads=threads, cpu_time=threads == 1, rounds=self.rounds),
+                )
+            return
+        yield (
+            {"threads": 1, "clock": "CUDA events"},
+            measure_cuda(candidates, device=self.device, rounds=self.rounds),
+        )
+        graphs = {name: capture(run, self.device) for name, run in candidates.items()}
+        recorded = {name: replay for name, replay in graphs.items() if replay is not None}
+        if "ours" in recorded:
+            yield (
+                {"threads": 1, "clock": "CUDA graph replay"},
+                measure_cuda(recorded, device=self.device, rounds=self.rounds),
+            )
 
 
 def run_benchmark(
-    patterns: Iterable[str], workloads: Iterable[str], rounds: int, tell: Callable[[str], None]
+    patterns: Iterable[str],
+    workloads: Iterable[str],
+    rounds: int | None,
+    tell: Tell,
+    device: str = "cpu",
 ) -> Record:
     """Measure the selected rows.
 
     Args:
         patterns: globs over row names, such as "voxelize/*".
         workloads: names of workloads.
-        rounds: samples per candidate.
+        rounds: samples per candidate; None takes 9 on the CPU and 30 on CUDA.
         tell: receives a line of text per measured peer.
+        device: "cpu", "cuda" or "cuda:N".
 
     Returns:
-        {"machine", "ceilings", "rows", "skipped"}: ready for JSON.
+        {"machine", "ceilings", "rows", "skipped", "failed"}: ready for JSON.
     """
-    machine = describe_machine()
-    if os.getloadavg()[0] > QUIET_LOAD:
+    wanted = list(patterns)
+    run = Run(device, rounds, tell)
+    machine = {**describe_machine(), "device": describe_device(run.device)}
+    if not run.cuda and os.getloadavg()[0] > QUIET_LOAD:
         tell(f"load {os.getloadavg()[0]:.1f} > {QUIET_LOAD}: trust the 1-thread CPU times only")
-    threads = min(2, os.cpu_count() or 1)
-    ceilings = {1: copy_bandwidth(1), threads: copy_bandwidth(threads)}
-    records: list[Record] = []
-    skipped: list[str] = []
+    run.measure_ceilings()
     for name in workloads:
         try:
-            workload = make_workload(name)
+            workload = make_workload(name).to(run.device)
         except MissingData as missing:
-            skipped.append(f"{name}: {missing}")
-            tell(f"skipped {name}: {missing}")
+            run.skip(f"{name}: {missing}")
             continue
         for row in ROWS:
-            if name in row.workloads and any(fnmatchcase(row.name, p) for p in patterns):
-                records += _measure_row(row, workload, ceilings, rounds, tell)
+            if name in row.workloads and any(fnmatchcase(row.name, p) for p in wanted):
+                run.measure_row(row, workload)
+    prefix = "cuda" if run.cuda else "cpu"
     return {
         "machine": machine,
-        "ceilings": {f"copy_bytes_per_s_{t}_threads": rate for t, rate in ceilings.items()},
-        "rows": records,
-        "skipped": skipped,
+        "ceilings": {
+            prefix if run.cuda else f"{prefix}_{threads}_threads": rates
+            for threads, rates in run.ceilings.items()
+        },
+        "rows": run.records,
+        "skipped": run.skipped,
+        "failed": run.failed,
     }
 
 
-def _measure_row(
-    row: Row,
-    workload: Workload,
-    ceilings: dict[int, float],
-    rounds: int,
-    tell: Callable[[str], None],
-) -> list[Record]:
-    case = row.prepare(workload)
-    if not case.max_error <= row.tolerance:
-        tell(f"{row.name} {workload.name}: WRONG, error {case.max_error:.3g}, not timed")
-        return [_record(row, workload, case, {"wrong": True})]
-    records = []
-    candidates = {"ours": case.ours, **case.peers}
-    for threads, rate in ceilings.items():
-        timings = measure(candidates, threads=threads, cpu_time=threads == 1, rounds=rounds)
-        floor_ms = 1000.0 * case.floor_bytes / rate
-        for peer in case.peers:
-            times = _times(threads, timings, peer, floor_ms)
-            record = _record(row, workload, case, times)
-            records.append(record)
-            tell(describe(record))
-    return records
+def failures(report: Record, share: float, *, judged_only: bool = False) -> list[str]:
+    """List rows that failed, were wrong, or fell short of `share` of a required ratio.
 
-
-def _times(threads: int, timings: dict[str, Timing], peer: str, floor_ms: float) -> Record:
-    ours, other = timings["ours"], timings[peer]
-    ratio, lowest, highest = paired_ratio(ours, other)
-    return {
-        "threads": threads,
-        "clock": "process CPU time" if threads == 1 else "wall time",
-        "ours_ms": ours.median,
-        "peer_name": peer,
-        "peer_ms": other.median,
-        "ratio": ratio,
-        "ratio_min": lowest,
-        "ratio_max": highest,
-        "floor_ms": floor_ms,
-        "floor_kind": "memory copy",
-        "ours_over_floor": ours.median / floor_ms,
-        "n": len(ours.rounds),
-        "spread": ours.spread,
-        "noisy": max(ours.spread, other.spread) > NOISY_SPREAD,
-    }
-
-
-def _record(row: Row, workload: Workload, case: Case, times: Record) -> Record:
-    return {
-        "op": row.op,
-        "setting": row.setting,
-        "workload": workload.name,
-        "synthetic": workload.synthetic,
-        "dtype": "float32",
-        "device": "cpu",
-        "direction": row.direction,
-        "max_err": case.max_error,
-        **times,
-    }
-
-
-def describe(record: Record) -> str:
-    """Return one line of text for a record."""
-    name = f"{record['op']}/{record['setting']}"
-    if record["direction"] != "forward":
-        name += f"/{record['direction']}"
-    return (
-        f"{name:40s} {record['workload']:5s} T{record['threads']} "
-        f"ours {record['ours_ms']:8.3f} ms  {record['peer_name']:30s} {record['peer_ms']:9.3f} ms  "
-        f"x{record['ratio']:6.2f} ({record['ratio_min']:.2f}..{record['ratio_max']:.2f})"
-        f"{'  noisy' if record['noisy'] else ''}"
-    )
-
-
-def failures(report: Record, share: float) -> list[str]:
-    """List rows that were wrong or fell short of `share` of their required 1-thread ratio."""
-    required = {row.name: row.required for row in ROWS if row.direction == "forward"}
-    found = []
-    rows = report["rows"]
+    Args:
+        report: of `run_benchmark`.
+        share: part of the required ratios that must be reached: on the CPU by process CPU time
+            with one thread, on CUDA by both figures.
+        judged_only: look at the ratios of each row's `judged_on` workload only.
+    """
+    rows, failed = report["rows"], report["failed"]
     assert isinstance(rows, list)
+    assert isinstance(failed, list)
+    found = list(failed)
     for record in rows:
         if record.get("wrong"):
-            found.append(f"{record['op']}/{record['setting']} {record['workload']}: wrong result")
-            continue
-        wanted = required.get(f"{record['op']}/{record['setting']}", {}).get(record["peer_name"])
-        if wanted and record["threads"] == 1 and record["ratio"] < share * wanted:
-            found.append(f"{describe(record)}: below {share * wanted:.2f}")
+            found.append(f"{record['name']} {record['workload']}: wrong result")
+        elif record["required"] is not None and (record["judged"] or not judged_only):
+            least = share * record["required"]
+            if record["threads"] == 1 and record["ratio"] < least:
+                found.append(f"{describe(record)}: below {least:.2f}")
     return found
 
 
@@ -152,4 +198,6 @@ def write_report(report: Record, path: Path) -> None:
     draft.replace(path)
 
 
-__all__ = ["ROUNDS", "failures", "run_benchmark", "write_report"]
+def _first_line(error: BaseException) -> str:
+    """Return the first line of a message; torch appends pages."""
+    return (str(error).splitlines() or ["no message"])[0]

@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +24,23 @@ class Workload:
 
     Attributes:
         name: one of WORKLOADS.
-        points: (P, 5) float32 [x, y, z in m, intensity, time lag in s], LiDAR frame.
+        points: (P, 5) float32 [x, y, z in m, intensity, time lag in s], LiDAR frame.  Where they
+            lie is where a row prepares its inputs and runs.
         synthetic: false only for the real frame as it was recorded.
     """
 
     name: str
     points: Tensor
     synthetic: bool
+
+    @property
+    def device(self) -> torch.device:
+        """Device to measure on."""
+        return self.points.device
+
+    def to(self, device: torch.device | str) -> "Workload":
+        """Return the workload on another device."""
+        return replace(self, points=self.points.to(device))
 
     def raised(self) -> Tensor:
         """Return the points with the origin on the ground, as Waymo grids expect."""

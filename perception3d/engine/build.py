@@ -5,8 +5,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from perception3d.engine.config import unknown
-from perception3d.errors import UserError
+from perception3d.errors import UserError, unknown
 
 
 def build(config: Any, *arguments: Any, path: str = "config", **defaults: Any) -> Any:

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from perception3d.engine.build import check
-from perception3d.engine.config import unknown
 from perception3d.engine.hooks import CheckpointHook, LogHook
 from perception3d.engine.loaders import LOADER_KEYS
 from perception3d.engine.optim import TrainingOptim
+from perception3d.errors import unknown
 
 _PLAIN_SECTIONS = {
     "train_cfg": ("max_epochs", "val_interval", "val_begin"),

@@ -12,7 +12,7 @@ from mmengine.config import Config, DictAction
 from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.config.utils import ConfigParsingError
 
-from perception3d.errors import UserError
+from perception3d.errors import UserError, unknown
 
 # What the programs read.  Any other name in a config file is a helper value of that file.
 SECTIONS = (
@@ -154,13 +154,6 @@ def _names(node: Any) -> set[str]:
     if isinstance(node, list | tuple):
         return {name for entry in node for name in _names(entry)}
     return set()
-
-
-def unknown(name: str, known: Sequence[str], noun: str) -> str:
-    """Say that a name is not known, and which one was probably meant."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
-    return f"no {noun} {name!r}; {hint}"
 
 
 def plain(config: Config) -> dict[str, Any]:

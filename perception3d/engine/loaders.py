@@ -7,9 +7,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from perception3d.engine.build import build, resolve
-from perception3d.engine.config import unknown
 from perception3d.engine.distributed import rank, world_size
-from perception3d.errors import UserError
+from perception3d.errors import UserError, unknown
 
 
 class TrainBatches(Sampler[list[int]]):

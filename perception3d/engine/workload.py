@@ -5,10 +5,9 @@ from torch import nn
 
 from perception3d.benchmark.workloads import WORKLOADS, MissingData, make_workload
 from perception3d.data.collate import collate
-from perception3d.engine.config import unknown
 from perception3d.engine.model_info import repeat_cloud
 from perception3d.engine.network import load_dataset
-from perception3d.errors import UserError
+from perception3d.errors import UserError, unknown
 from perception3d.structures import Batch
 
 

@@ -18,6 +18,15 @@ FIELDS = {
 }
 
 
+CEILINGS = {"copy_bytes_per_s": 4e10, "exp_per_s": 2e9, "gemm_float32_flops_per_s": 2e11}
+
+
+@pytest.fixture(autouse=True)
+def known_ceilings(monkeypatch):
+    """Measuring the machine takes seconds; test_ceilings.py does it once."""
+    monkeypatch.setattr(run, "measure_ceilings", lambda device, threads: CEILINGS)
+
+
 SMALL = [(row, name) for row in ROWS for name in ("tiny", "tail") if name in row.workloads]
 
 
@@ -27,6 +36,7 @@ def test_ours_and_every_peer_agree(row, name):
     assert case.max_error <= row.tolerance
     assert case.peers
     assert case.floor_bytes > 0
+    assert set(row.required) <= set(case.peers)
     for peer in case.peers.values():
         peer()
 
@@ -35,7 +45,14 @@ def test_row_names_are_unique():
     names = [row.name for row in ROWS]
     assert len(set(names)) == len(names)
     assert all(set(row.workloads) <= set(WORKLOADS) for row in ROWS)
-    assert all(set(row.required) <= set(row.prepare(make_workload("tiny")).peers) for row in ROWS)
+    assert all(row.direction in ("forward", "backward", "both") for row in ROWS)
+    assert all(row.dtype in ("float32", "bfloat16", "float16") for row in ROWS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_peers_of_required_ratios_exist(row):
+    assert set(row.required) <= set(row.prepare(make_workload("tiny")).peers)
 
 
 def test_peers_compute_the_same_means():
@@ -86,6 +103,61 @@ def test_slow_rows_fail_the_check(monkeypatch):
     report = run.run_benchmark(["*"], ["tiny"], 2, lambda line: None)
     assert len(run.failures(report, 0.5)) == 1
     assert run.failures(report, 0.0) == []
+
+
+def test_the_must_is_demanded_on_its_workload_only(monkeypatch):
+    case = Case(lambda: sum(range(20_000)), {"fast": lambda: None}, 0.0, 8)
+    row = Row("op", "slow", lambda workload: case, ("tiny", "tail"), required={"fast": 1.0})
+    monkeypatch.setattr(run, "ROWS", (row,))
+    report = run.run_benchmark(["*"], ["tiny", "tail"], 2, lambda line: None)
+    assert row.judged_on == "tail"
+    assert len(run.failures(report, 1.0)) == 2
+    (problem,) = run.failures(report, 1.0, judged_only=True)
+    assert "tail" in problem
+
+
+def test_other_rows_run_when_one_breaks_or_has_no_kernel(monkeypatch):
+    def broken(workload):
+        raise RuntimeError("no luck\npages of detail")
+
+    def missing(workload):
+        raise NotImplementedError("Could not run 'perception3d::op' with the 'CUDA' backend.")
+
+    def bad_peer():
+        raise OSError("no such device")
+
+    case = Case(lambda: None, {"bad": bad_peer, "good": lambda: None}, 0.0, 8)
+    prepare = {"broken": broken, "missing": missing, "alone": lambda workload: case}
+    rows = tuple(Row("op", name, make, ("tiny",)) for name, make in prepare.items())
+    monkeypatch.setattr(run, "ROWS", rows)
+    report = run.run_benchmark(["*"], ["tiny"], 2, lambda line: None)
+    assert {row["peer_name"] for row in report["rows"]} == {"good"}
+    assert report["failed"] == ["op/broken tiny: RuntimeError: no luck"]
+    assert run.failures(report, 0.0) == report["failed"]
+    assert "op/missing tiny: Could not run" in report["skipped"][0]
+    assert "op/alone tiny: peer 'bad': OSError: no such device" in report["skipped"]
+
+
+def test_a_row_without_peers_is_timed(monkeypatch):
+    row = Row("op", "own", lambda workload: Case(lambda: None, {}, 0.0, 8), ("tiny",))
+    monkeypatch.setattr(run, "ROWS", (row,))
+    report = run.run_benchmark(["*"], ["tiny"], 2, lambda line: None)
+    assert report["rows"]
+    assert all(set(line) >= FIELDS and line["ours_ms"] > 0 for line in report["rows"])
+    assert all(line["peer_name"] is None and line["ratio"] is None for line in report["rows"])
+    assert run.failures(report, 1.0) == []
+
+
+def test_names_tell_direction_and_dtype():
+    def row(**more):
+        return Row("op", "s", lambda workload: None, ("tiny", "f1"), **more)
+
+    assert row().name == "op/s"
+    assert row(direction="both", dtype="bfloat16").name == "op/s/both/bfloat16"
+    assert row().judged_on == "f1"
+    both = row(required={"a": 2.0}, required_cuda={"b": 3.0}, aim_ms=1.0, aim_ms_cuda=0.1)
+    assert (both.required_on("cpu"), both.aim_on("cpu")) == ({"a": 2.0}, 1.0)
+    assert (both.required_on("cuda"), both.aim_on("cuda")) == ({"b": 3.0}, 0.1)
 
 
 def test_missing_frame_is_skipped_visibly(monkeypatch, tmp_path):

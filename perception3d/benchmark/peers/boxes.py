@@ -1,7 +1,6 @@
-"""Overlap and suppression of turned boxes, as done elsewhere; all of it float32 or shapely."""
+"""Overlap and suppression of turned boxes, as done elsewhere in torch and numpy, float32."""
 
 import numpy as np
-import shapely
 import torch
 from torch import Tensor
 
@@ -42,7 +41,7 @@ def sorted_corners_iou(a: Tensor, b: Tensor) -> Tensor:
     angle = torch.atan2(spokes[..., 1], spokes[..., 0]).masked_fill(~valid, torch.inf)
     order = angle.argsort(1)
     first = order[:, :1]
-    slots = torch.arange(order.shape[1])
+    slots = torch.arange(order.shape[1], device=a.device)
     order = torch.where(slots < count, order, first)  # what is not valid repeats the first vertex
     spokes = spokes.gather(1, order[..., None].expand(-1, -1, 2))
     following = spokes.roll(-1, 1)
@@ -94,50 +93,11 @@ def torch_iou_matrix(a: Tensor, b: Tensor) -> Tensor:
     return result
 
 
-def shapely_iou_matrix(a: Tensor, b: Tensor) -> Tensor:
-    """BEV IoU matrix by shapely's vectorised clipping, near pairs from its tree."""
-    polygons_a, polygons_b = shapely_footprints(a), shapely_footprints(b)
-    columns, rows = shapely.STRtree(polygons_a).query(polygons_b)
-    result = np.zeros((len(a), len(b)), np.float32)
-    result[rows, columns] = _shapely_iou(polygons_a[rows], polygons_b[columns])
-    return torch.from_numpy(result)
-
-
-def shapely_loop_iou_matrix(a: Tensor, b: Tensor) -> Tensor:
-    """BEV IoU matrix by one shapely call per pair whose bounds meet: the way of many scripts."""
-    polygons_a, polygons_b = shapely_footprints(a), shapely_footprints(b)
-    result = np.zeros((len(a), len(b)), np.float32)
-    for row, one in enumerate(polygons_a):
-        for column, two in enumerate(polygons_b):
-            if one.intersects(two):
-                overlap = one.intersection(two).area
-                result[row, column] = overlap / (one.area + two.area - overlap)
-    return torch.from_numpy(result)
-
-
-def shapely_footprints(boxes: Tensor) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
-    """Return (K,) shapely polygons."""
-    polygons: np.ndarray[tuple[int], np.dtype[np.object_]] = shapely.polygons(
-        corners_of(boxes.double()).numpy()
-    )
-    return polygons
-
-
-def _shapely_iou(
-    a: np.ndarray[tuple[int], np.dtype[np.object_]], b: np.ndarray[tuple[int], np.dtype[np.object_]]
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    overlap = shapely.area(shapely.intersection(a, b))
-    iou: np.ndarray[tuple[int], np.dtype[np.float64]] = overlap / (
-        shapely.area(a) + shapely.area(b) - overlap
-    )
-    return iou
-
-
 def torch_matrix_nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     """All near pairs in torch first, then a greedy walk over the bit matrix in numpy."""
     order = torch.argsort(scores, descending=True, stable=True)
     suppresses = torch_iou_matrix(boxes[order], boxes[order]) > threshold
-    return order[_walk(suppresses.numpy())]
+    return order[_walk(suppresses.cpu().numpy()).to(order.device)]
 
 
 def _walk(suppresses: np.ndarray[tuple[int, int], np.dtype[np.bool_]]) -> Tensor:
@@ -148,22 +108,6 @@ def _walk(suppresses: np.ndarray[tuple[int, int], np.dtype[np.bool_]]) -> Tensor
             kept.append(row)
             free &= ~suppresses[row]
     return torch.tensor(kept)
-
-
-def shapely_lazy_nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Each kept box against what is left near it, by shapely's vectorised clipping."""
-    order = torch.argsort(scores, descending=True, stable=True)
-    polygons = shapely_footprints(boxes[order])
-    tree = shapely.STRtree(polygons)
-    free = np.ones(len(polygons), bool)
-    kept = []
-    for row in range(len(polygons)):
-        if free[row]:
-            kept.append(row)
-            near = tree.query(polygons[row])
-            near = near[free[near] & (near > row)]
-            free[near[_shapely_iou(polygons[near], polygons[row]) > threshold]] = False
-    return order[torch.tensor(kept)]
 
 
 def numpy_circle_nms(centers: Tensor, scores: Tensor, squared_distance: float) -> Tensor:

@@ -1,12 +1,7 @@
 """Points in boxes, as done elsewhere; every function returns rows of boxes and of points."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
-from nuscenes.utils.data_classes import Box
-from nuscenes.utils.geometry_utils import points_in_box
-from pyquaternion import Quaternion
 from torch import Tensor
 
 Pairs = tuple[Tensor, Tensor]
@@ -34,7 +29,7 @@ def torch_box_by_box(points: Tensor, boxes: Tensor) -> Pairs:
         inside &= (dy * cos - dx * sin).abs() <= 0.5 * box[4]
         inside &= dz.abs() <= 0.5 * box[5]
         members.append(torch.nonzero(inside).squeeze(1))
-    return _join(members)
+    return join(members)
 
 
 def numpy_bounds_first(points: Tensor, boxes: Tensor) -> Pairs:
@@ -51,24 +46,10 @@ def numpy_bounds_first(points: Tensor, boxes: Tensor) -> Pairs:
         inside &= np.abs(dy * cos - dx * sin) <= 0.5 * box[4]
         inside &= np.abs(dz) <= 0.5 * box[5]
         members.append(torch.from_numpy(near[inside]))
-    return _join(members)
+    return join(members)
 
 
-def devkit_box_by_box(points: Tensor, boxes: Tensor) -> Callable[[], Pairs]:
-    """Return a loop over boxes with nuscenes-devkit's points_in_box; its boxes are made before."""
-    columns = points[:, :3].T.contiguous().numpy()
-    annotations = [
-        Box(box[:3], [box[4], box[3], box[5]], Quaternion(axis=[0, 0, 1], radians=box[6]))
-        for box in boxes.double().tolist()
-    ]
-
-    def run() -> Pairs:
-        masks = [points_in_box(annotation, columns) for annotation in annotations]
-        return _join([torch.from_numpy(np.flatnonzero(mask)) for mask in masks])
-
-    return run
-
-
-def _join(members: list[Tensor]) -> Pairs:
-    counts = torch.tensor([len(rows) for rows in members])
-    return torch.arange(len(members)).repeat_interleave(counts), torch.cat(members)
+def join(members: list[Tensor]) -> Pairs:
+    """Return rows of boxes and of points, given the points of each box."""
+    owners = [torch.full_like(rows, box) for box, rows in enumerate(members)]
+    return torch.cat(owners), torch.cat(members)

@@ -32,10 +32,11 @@ def official_style_sets(coords: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     counts = torch.bincount(window_of_voxel, minlength=ids.shape[0])
     sets_of_window = torch.ceil(counts / grid.set_size).long()
     window_of_set = torch.repeat_interleave(sets_of_window)
-    set_in_window = torch.arange(window_of_set.shape[0])
+    set_in_window = torch.arange(window_of_set.shape[0], device=coords.device)
     set_in_window = set_in_window - (sets_of_window.cumsum(0) - sets_of_window)[window_of_set]
 
-    slots = set_in_window[:, None] * grid.set_size + torch.arange(grid.set_size)[None]
+    slot_in_set = torch.arange(grid.set_size, device=coords.device)
+    slots = set_in_window[:, None] * grid.set_size + slot_in_set[None]
     slots_of_window = (sets_of_window[window_of_set] * grid.set_size).double()
     place = torch.floor(slots * counts[window_of_set][:, None] / slots_of_window[:, None]).long()
     capacity = wx * wy * wz
@@ -45,7 +46,7 @@ def official_style_sets(coords: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     for key in (y * wx * wz + x * wz + z, x * wy * wz + y * wz + z):
         order = torch.argsort(window_of_voxel * capacity + key)
         rank = _rank_in_window(window_of_voxel[order])
-        buffer = torch.full((ids.shape[0] * capacity,), -1, dtype=torch.int64)
+        buffer = ids.new_full((ids.shape[0] * capacity,), -1)
         buffer[window_of_voxel[order] * capacity + rank] = order
         tables.append(buffer[index])
     table = torch.stack(tables)
@@ -56,8 +57,9 @@ def official_style_sets(coords: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
 
 def _windows(coords: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     """Return the window id of each voxel, and its cell (x, y, z) inside the window."""
-    window = torch.tensor(grid.window)
-    shifted = coords[:, [3, 2, 1]].long() + torch.tensor(grid.shift)
+    window = torch.tensor(grid.window, device=coords.device)
+    shift = torch.tensor(grid.shift, device=coords.device)
+    shifted = coords[:, [3, 2, 1]].long() + shift
     place = torch.div(shifted, window, rounding_mode="floor")
     per_axis = [-(-cells // size) + 1 for cells, size in zip(grid.shape, grid.window, strict=True)]
     _, ny, nz = per_axis
@@ -69,4 +71,5 @@ def _rank_in_window(sorted_windows: Tensor) -> Tensor:
     """Number the voxels of each window 0, 1, ..., given window ids in ascending order."""
     counts = torch.bincount(sorted_windows)
     first = counts.cumsum(0) - counts
-    return torch.arange(sorted_windows.shape[0]) - first[sorted_windows]
+    place = torch.arange(sorted_windows.shape[0], device=sorted_windows.device)
+    return place - first[sorted_windows]

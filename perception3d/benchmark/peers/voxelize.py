@@ -12,8 +12,9 @@ from perception3d.ops import voxel_grid_size
 
 def _cells(points: Tensor, size: Sequence[float], extent: Sequence[float]) -> tuple[Tensor, Tensor]:
     """Return int64 cells (K, 3) of the points inside the grid, and those points."""
-    grid = torch.tensor(voxel_grid_size(size, extent))
-    cells = torch.floor((points[:, :3] - torch.tensor(extent[:3])) / torch.tensor(size)).long()
+    grid = torch.tensor(voxel_grid_size(size, extent), device=points.device)
+    lower, step = points.new_tensor(extent[:3]), points.new_tensor(size)
+    cells = torch.floor((points[:, :3] - lower) / step).long()
     inside = ((cells >= 0) & (cells < grid)).all(dim=1)
     return cells[inside], points[inside]
 
