@@ -48,6 +48,9 @@ STABLE_TORCH_LIBRARY(perception3d, m) {
       "int set_size) -> "
       "(Tensor voxel_of_slot, Tensor repeated, Tensor slot_of_voxel)");
 
+  // Sparse convolutions.
+  m.def("subm_index(Tensor coords, int batch_size, int[] spatial_shape, int[] kernel) -> Tensor");
+
   // Boxes.  A limit of -1 means none; a measure is a BoxMeasure of
   // common/rotated_box.h.
   m.def("box_overlap(Tensor boxes_a, Tensor boxes_b, int measure, bool aligned) -> Tensor");

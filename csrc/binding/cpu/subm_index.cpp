@@ -1,0 +1,62 @@
+#include "cpu/subm_index.h"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <vector>
+
+#include "common/check.h"
+
+namespace perception3d {
+namespace {
+
+SubmGrid checked_grid(int64_t batch_size, const std::vector<int64_t>& spatial_shape,
+                      const std::vector<int64_t>& kernel) {
+  STD_TORCH_CHECK(spatial_shape.size() == 3 && kernel.size() == 3,
+                  "subm_index: spatial_shape and kernel must have 3 entries");
+  SubmGrid grid{batch_size, {}, {}};
+  int64_t cells = batch_size, taps = 1;
+  for (int axis = 0; axis < 3; ++axis) {
+    STD_TORCH_CHECK(spatial_shape[axis] >= 1 && kernel[axis] >= 1 && kernel[axis] % 2 == 1,
+                    "subm_index: spatial_shape must be >= 1, kernel odd");
+    const bool fits = !__builtin_mul_overflow(cells, spatial_shape[axis], &cells) &&
+                      !__builtin_mul_overflow(taps, kernel[axis], &taps);
+    STD_TORCH_CHECK(fits && cells < int64_t{1} << 62 && taps <= kMostTaps,
+                    "subm_index: there may be 2^62 - 1 cells and ", kMostTaps, " taps at most");
+    grid.spatial_shape[axis] = spatial_shape[axis];
+    grid.kernel[axis] = kernel[axis];
+  }
+  return grid;
+}
+
+Tensor index(const Tensor& coords, int64_t batch_size, std::vector<int64_t> spatial_shape,
+             std::vector<int64_t> kernel) {
+  check_cpu("subm_index", "coords", coords, ScalarType::Int, 2);
+  check_size("subm_index", "coords", coords, 1, 4);
+  const SubmGrid grid = checked_grid(batch_size, spatial_shape, kernel);
+  const int64_t num_voxels = coords.size(0);
+  STD_TORCH_CHECK(num_voxels < INT32_MAX, "subm_index: there must be fewer than 2^31 - 1 voxels");
+  const int32_t* cells = coords.const_data_ptr<int32_t>();
+
+  Tensor neighbours = torch::stable::new_empty(coords, {num_voxels, grid.num_taps()});
+  const CoordsFault fault =
+      subm_index(cells, num_voxels, grid, neighbours.mutable_data_ptr<int32_t>(),
+                 static_cast<int>(torch::stable::get_num_threads()));
+  if (fault.row >= 0) {
+    const int32_t* cell = cells + 4 * fault.row;
+    STD_TORCH_CHECK(fault.other < 0, "subm_index: coords must be unique, got (b, z, y, x) = (",
+                    cell[0], ", ", cell[1], ", ", cell[2], ", ", cell[3], ") in rows ", fault.other,
+                    " and ", fault.row);
+    STD_TORCH_CHECK(false, "subm_index: coords must lie in a grid of ", spatial_shape[0], " x ",
+                    spatial_shape[1], " x ", spatial_shape[2], " cells (z, y, x) and ", batch_size,
+                    " frames, got (b, z, y, x) = (", cell[0], ", ", cell[1], ", ", cell[2], ", ",
+                    cell[3], ") in row ", fault.row);
+  }
+  return neighbours;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(perception3d, CPU, m) { m.impl("subm_index", TORCH_BOX(&index)); }
+
+}  // namespace perception3d
