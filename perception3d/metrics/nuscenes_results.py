@@ -96,7 +96,7 @@ def result_boxes(
     centers = boxes[:, :3] @ turn.T + shift
     known = np.where(np.isfinite(boxes[:, 7:9]), boxes[:, 7:9], 0.0)
     velocities = known @ turn[:2, :2].T
-    headings = Rotation.from_matrix(turn) * Rotation.from_euler("z", boxes[:, 6])
+    headings = Rotation.from_matrix(turn) * Rotation.from_euler("z", boxes[:, 6:7])
     quaternions = headings.as_quat()[:, [3, 0, 1, 2]]  # scipy says x, y, z, w
     names = [classes[label] for label in detections.labels.tolist()]
     speeds = np.hypot(velocities[:, 0], velocities[:, 1]).tolist()

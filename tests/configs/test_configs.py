@@ -52,7 +52,7 @@ def test_every_name_exists_and_the_network_is_built(path: Path) -> None:
 @pytest.mark.parametrize("name", ["dsvt_demo.py", "dsvt_nuscenes_frame.py"])
 def test_small_networks_learn_and_predict(name: str) -> None:
     torch.manual_seed(0)
-    sections = plain(load_config(ROOT / "dsvt" / name))
+    sections = plain(load_config(ROOT / "dsvt" / name, ["model.allow_empty_frames=True"]))
     model = build(sections["model"], path="model")
     optim = build_optim(sections["optim_wrapper"], model)
     batch = frames((900, 0, 500))  # one frame is empty
