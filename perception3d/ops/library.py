@@ -46,7 +46,16 @@ def load_library() -> Any:  # noqa: ANN401  # torch's operator namespace has no 
 
 
 def fake_kernel(name: str) -> Callable[[Function], Function]:
-    """Register the decorated function as the shape-only kernel of operator `name`."""
+    """Register the decorated function as the shape-only kernel of operator `name`.
+
+    Raises:
+        ImportError: the library was built from older sources, which lack the operator.
+    """
+    if not hasattr(load_library(), name):
+        raise ImportError(
+            f"perception3d: the native library has no operator {name}: it was built from older "
+            f"sources; in a checkout rebuild with: {BUILD_COMMAND}"
+        )
     register: Callable[[Function], Function] = torch.library.register_fake(f"perception3d::{name}")
     return register
 

@@ -29,6 +29,13 @@ def test_a_foreign_file_is_explained(monkeypatch, tmp_path):
     assert library.load_library() is torch.ops.perception3d
 
 
+def test_a_library_of_older_sources_is_explained():
+    with pytest.raises(
+        ImportError, match=r"no operator tomorrow: .* older sources; .*rebuild with"
+    ):
+        library.fake_kernel("tomorrow")
+
+
 def test_import_without_the_library_names_the_command(tmp_path):
     """What a user meets in a checkout that was not built."""
     package = tmp_path / "perception3d"
