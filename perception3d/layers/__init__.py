@@ -10,9 +10,17 @@ from perception3d.layers.pooling import (
     pool_cells,
 )
 from perception3d.layers.position import PositionEmbedding
+from perception3d.layers.sparse_conv import (
+    InverseConv3d,
+    SparseConv3d,
+    SparseConvBlock,
+    SparseResidualBlock,
+    SubMConv3d,
+)
 
 __all__ = [
     "AttentionPooling",
+    "InverseConv3d",
     "LinearPooling",
     "MaxPooling",
     "PooledCells",
@@ -21,5 +29,9 @@ __all__ = [
     "SetAttention",
     "SetEncoderLayer",
     "SetTransformer",
+    "SparseConv3d",
+    "SparseConvBlock",
+    "SparseResidualBlock",
+    "SubMConv3d",
     "pool_cells",
 ]

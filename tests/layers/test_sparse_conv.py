@@ -1,0 +1,286 @@
+import importlib.util
+import itertools
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from perception3d.errors import UserError
+from perception3d.layers import sparse_rules
+from perception3d.layers.sparse_conv import (
+    InverseConv3d,
+    SparseConv3d,
+    SparseConvBlock,
+    SparseResidualBlock,
+    SubMConv3d,
+)
+from perception3d.layers.sparse_rules import Kernel, rule_book
+from perception3d.structures import SparseVoxels
+
+SHAPE = (5, 7, 6)
+needs_spconv = pytest.mark.skipif(
+    importlib.util.find_spec("spconv") is None, reason="spconv is not installed"
+)
+pytestmark = needs_spconv
+
+
+def random_voxels(count=40, channels=3, shape=SHAPE, batch_size=2, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    cells = torch.cartesian_prod(*(torch.arange(size) for size in (batch_size, *shape)))
+    rows = torch.randperm(len(cells), generator=generator)[:count]
+    features = torch.randn(count, channels, generator=generator, dtype=dtype)
+    return SparseVoxels(features, cells[rows].int(), shape, batch_size)
+
+
+def dense(voxels):
+    """(B, C, D, H, W) with zeros in empty cells."""
+    grid = voxels.features.new_zeros(
+        voxels.batch_size, *voxels.spatial_shape, voxels.features.shape[1]
+    )
+    grid = grid.index_put(tuple(voxels.coords.long().T), voxels.features)
+    return grid.permute(0, 4, 1, 2, 3)
+
+
+def at(grid, coords):
+    return grid.permute(0, 2, 3, 4, 1)[tuple(coords.long().T)]
+
+
+def sizes(kernel):
+    return {"stride": kernel.stride, "padding": kernel.padding}
+
+
+def dense_weight(conv):
+    return conv.weight.permute(0, 4, 1, 2, 3)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, (3, 1, 5)])
+@pytest.mark.parametrize("training", [True, False])
+def test_submanifold_equals_dense_convolution(kernel, training):
+    voxels = random_voxels()
+    conv = SubMConv3d(3, 4, kernel, bias=True).double().train(training)
+    padding = tuple(cells // 2 for cells in conv.kernel.size)
+    result = conv(voxels)
+    want = F.conv3d(dense(voxels), dense_weight(conv), conv.bias, padding=padding)
+    torch.testing.assert_close(result.features, at(want, voxels.coords))
+    assert result.coords is voxels.coords
+    assert result.cache is voxels.cache
+
+
+STRIDED = [(3, 2, 1), ((3, 1, 1), (2, 1, 1), 0), (2, 2, 0), (3, 1, 1), (5, 4, 2), (1, 2, 0)]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), STRIDED)
+def test_strided_equals_dense_convolution(kernel, stride, padding):
+    voxels = random_voxels()
+    conv = SparseConv3d(3, 4, kernel, stride, padding, bias=True).double().eval()
+    result = conv(voxels)
+    want = F.conv3d(dense(voxels), dense_weight(conv), conv.bias, **sizes(conv.kernel))
+    assert result.spatial_shape == tuple(want.shape[2:])
+    torch.testing.assert_close(result.features, at(want, result.coords))
+    occupied = dense(voxels.with_features(torch.ones(40, 1, dtype=torch.float64)))
+    seen = F.conv3d(occupied, torch.ones(1, 1, *conv.kernel.size).double(), **sizes(conv.kernel))
+    assert {tuple(row) for row in result.coords.tolist()} == {
+        (b, *cell) for b, _, *cell in seen.nonzero().tolist()
+    }
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), STRIDED)
+def test_inverse_equals_dense_transposed_convolution(kernel, stride, padding):
+    voxels = random_voxels()
+    down = SparseConv3d(3, 4, kernel, stride, padding).double()
+    up = InverseConv3d(4, 2, kernel, stride, padding, bias=True).double()
+    coarse = down(voxels)
+    result = up(coarse, voxels)
+    want = F.conv_transpose3d(
+        dense(coarse), up.weight.permute(4, 0, 1, 2, 3), stride=up.kernel.stride
+    )
+    want = F.pad(want, [0, 10] * 3)  # cells beyond the last window have no pair
+    low = up.kernel.padding
+    want = want[:, :, low[0] :, low[1] :, low[2] :] + up.bias.view(1, -1, 1, 1, 1)
+    torch.testing.assert_close(result.features, at(want, voxels.coords))
+    assert result.coords is voxels.coords
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients(training):
+    voxels = random_voxels(12, 2)
+    same = SubMConv3d(2, 3, bias=True).double().train(training)
+    down = SparseConv3d(3, 2, 3, 2, 1).double().train(training)
+    up = InverseConv3d(2, 2, 3, 2, 1).double().train(training)
+
+    def run(features, *_):
+        fine = same(voxels.with_features(features))
+        return up(down(fine), fine).features
+
+    weights = [*same.parameters(), *down.parameters(), *up.parameters()]
+    features = voxels.features.clone().requires_grad_()
+    assert torch.autograd.gradcheck(run, (features, *weights))
+
+
+def test_layers_on_the_same_coordinates_share_rule_books(monkeypatch):
+    voxels = random_voxels()
+    made = []
+    build = sparse_rules._build
+    monkeypatch.setattr(sparse_rules, "_build", lambda *a: made.append(a[1]) or build(*a))
+    block = SparseResidualBlock(3).double()
+    inner = block(block(voxels))
+    first = SparseConv3d(3, 3, 3, 2, 1).double()(inner)
+    second = SparseConv3d(3, 3, 3, 2, 1).double()(voxels)
+    assert len(made) == 2
+    assert first.coords is second.coords
+    assert first.cache is second.cache
+    assert first.cache is not voxels.cache
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_no_voxels_give_no_voxels_and_zero_gradients(training):
+    voxels = random_voxels(0)
+    same = SubMConv3d(3, 4, bias=True).double().train(training)
+    down = SparseConv3d(4, 5, 3, 2, 1, bias=True).double().train(training)
+    up = InverseConv3d(5, 2, 3, 2, 1, bias=True).double().train(training)
+    fine = same(voxels)
+    result = up(down(fine), fine)
+    assert result.features.shape == (0, 2)
+    assert down(fine).spatial_shape == (3, 4, 3)
+    result.features.sum().backward()
+    for parameter in (*same.parameters(), *down.parameters(), *up.parameters()):
+        assert not parameter.grad.any()
+
+
+def test_voxels_that_no_output_sees():
+    # z = 6 of 7: kernel 2, stride 4 looks at z = 0, 1 and 4, 5
+    coords = torch.tensor([[0, 6, 0, 0], [0, 6, 1, 1]], dtype=torch.int32)
+    voxels = SparseVoxels(torch.randn(2, 3), coords, (7, 2, 2), 1)
+    down = SparseConv3d(3, 4, (2, 1, 1), (4, 1, 1))
+    up = InverseConv3d(4, 3, (2, 1, 1), (4, 1, 1))
+    coarse = down(voxels)
+    assert coarse.features.shape == (0, 4)
+    back = up(coarse, voxels)
+    assert torch.equal(back.features, torch.zeros(2, 3))
+    back.features.sum().backward()
+    assert not up.weight.grad.any()
+
+
+def test_rows_may_be_permuted_and_batches_joined():
+    voxels = random_voxels(60)
+    net = torch.nn.Sequential(
+        SparseConvBlock(SubMConv3d(3, 4)), SparseConvBlock(SparseConv3d(4, 4, 3, 2, 1))
+    )
+    net.double().eval()
+    whole = dense(net(voxels))
+    rows = torch.randperm(60, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(dense(net(voxels.take(rows))), whole)
+    for frame in range(2):
+        one = voxels.take((voxels.coords[:, 0] == frame).nonzero()[:, 0])
+        coords = one.coords.clone()
+        coords[:, 0] = 0
+        one = SparseVoxels(one.features, coords, SHAPE, 1)
+        torch.testing.assert_close(dense(net(one))[0], whole[frame])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_halves_are_convolved_in_float(dtype):
+    voxels = random_voxels(dtype=torch.float32)
+    conv = SubMConv3d(3, 4, bias=True)
+    want = conv(voxels).features
+    got = conv(voxels.with_features(voxels.features.to(dtype))).features
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.float(), want, atol=0.03, rtol=0.02)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(conv(voxels).features, want)
+
+
+def test_non_contiguous_features():
+    voxels = random_voxels(channels=6)
+    conv = SubMConv3d(3, 4).double()
+    strided = voxels.features[:, ::2]
+    torch.testing.assert_close(
+        conv(voxels.with_features(strided)).features,
+        conv(voxels.with_features(strided.contiguous())).features,
+    )
+
+
+def test_residual_block_by_hand():
+    """One voxel sees its own centre weights only."""
+    coords = torch.zeros(1, 4, dtype=torch.int32)
+    voxels = SparseVoxels(torch.tensor([[1.0, -2.0]]), coords, (1, 1, 1), 1)
+    block = SparseResidualBlock(2, eps=0.0).eval()
+    with torch.no_grad():
+        for conv in (block.conv1, block.conv2):
+            conv.weight[:, 1, 1, 1] = torch.tensor([[1.0, 1.0], [0.0, -1.0]])
+            conv.bias.copy_(torch.tensor([2.0, 0.5]))
+    # conv1: (1 - 2 + 2, 2 + 0.5) = (1, 2.5); conv2: (3.5 + 2, -2.5 + 0.5); plus the input
+    torch.testing.assert_close(block(voxels).features, torch.tensor([[6.5, 0.0]]))
+
+
+def test_misuse_is_refused_by_name():
+    voxels = random_voxels()
+    with pytest.raises(ValueError, match=r"SubMConv3d: kernel sizes must be odd, got \(3, 2, 3\)"):
+        SubMConv3d(3, 4, (3, 2, 3))
+    with pytest.raises(ValueError, match="SparseConv3d: widths, kernel sizes and strides"):
+        SparseConv3d(3, 4, 3, 0)
+    with pytest.raises(ValueError, match=r"SubMConv3d: features must be \(N, 5\), got \(40, 3\)"):
+        SubMConv3d(5, 4)(voxels)
+    with pytest.raises(ValueError, match=r"grid of \(5, 7, 6\) cells .* too small for kernel"):
+        SparseConv3d(3, 4, 6).double()(voxels)
+    down, up = SparseConv3d(3, 3, 3, 2, 1).double(), InverseConv3d(3, 3, 3, 2, 1).double()
+    coarse = down(voxels)
+    with pytest.raises(ValueError, match="InverseConv3d: voxels must keep the coordinates"):
+        up(coarse.take(torch.arange(coarse.num_voxels)), voxels)
+    huge = SparseVoxels(
+        torch.zeros(1, 3), torch.zeros(1, 4, dtype=torch.int32), (2, 40000, 40000), 1
+    )
+    with pytest.raises(ValueError, match="3200000000 cells in a batch are more than"):
+        rule_book(huge, Kernel((3, 3, 3), submanifold=True))
+
+
+def test_missing_spconv_names_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "spconv", None)
+    sparse_rules._spconv.cache_clear()
+    voxels = random_voxels()
+    conv = SubMConv3d(3, 4).double()  # a network can be made without it
+    with pytest.raises(UserError, match=r"sparse convolutions need spconv .*pip install spconv-cu"):
+        conv(voxels)
+    with pytest.raises(ImportError):
+        conv(voxels)
+    monkeypatch.undo()
+    assert conv(voxels).num_voxels == 40
+
+
+def test_cpu_only_package_is_refused_for_training_alone(monkeypatch):
+    import spconv.cppconstants
+
+    monkeypatch.setattr(spconv.cppconstants, "CPU_ONLY_BUILD", True)
+    sparse_rules._spconv.cache_clear()
+    voxels = random_voxels()
+    conv = SubMConv3d(3, 4).double()
+    with torch.no_grad():
+        assert conv(voxels).num_voxels == 40
+    with pytest.raises(UserError, match="CPU-only build without a backward pass"):
+        conv(voxels)
+    sparse_rules._spconv.cache_clear()
+
+
+def test_largest_cells_of_a_large_grid():
+    shape = (2, 30000, 30000)  # 1.8e9 cells: products pass 2^30
+    corner = torch.tensor([[0, 1, 29999, 29999], [0, 1, 29999, 29998]], dtype=torch.int32)
+    voxels = SparseVoxels(torch.randn(2, 3, dtype=torch.float64), corner, shape, 1)
+    conv = SubMConv3d(3, 4).double()
+    shift = torch.tensor([0, 0, 29990, 29990], dtype=torch.int32)
+    small = SparseVoxels(voxels.features, corner - shift, (2, 10, 10), 1)
+    torch.testing.assert_close(conv(voxels).features, conv(small).features)
+
+
+def test_kernel_offsets_are_ordered_z_y_x():
+    """A neighbour at +1 along one axis meets the weight one after the centre on that axis."""
+    for axis, offset in itertools.product(range(3), (-1, 1)):
+        coords = torch.full((2, 4), 2, dtype=torch.int32)
+        coords[:, 0] = 0
+        coords[1, 1 + axis] += offset
+        voxels = SparseVoxels(torch.tensor([[0.0], [1.0]]), coords, (5, 5, 5), 1)
+        conv = SubMConv3d(1, 1)
+        with torch.no_grad():
+            conv.weight.copy_(torch.arange(27.0).view(1, 3, 3, 3, 1))
+        place = 13 + offset * (9, 3, 1)[axis]
+        assert conv(voxels).features[0].item() == place
