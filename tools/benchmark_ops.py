@@ -43,9 +43,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     """Measure, store, judge."""
-    import torch
-
-    from perception3d.benchmark.run import failures, run_benchmark, write_report
+    from perception3d.benchmark.machine import check_device
+    from perception3d.benchmark.record import write_report
+    from perception3d.benchmark.run import failures, run_benchmark
     from perception3d.benchmark.workloads import WORKLOADS
     from perception3d.errors import UserError, unknown
 
@@ -56,10 +56,7 @@ def main(arguments: argparse.Namespace) -> None:
     rounds, device = arguments.rounds, arguments.device
     if rounds is not None and rounds < 1:
         raise UserError(f"--rounds must be at least 1, got {rounds}")
-    if device.split(":")[0] not in ("cpu", "cuda"):
-        raise UserError(f"--device must be cpu, cuda or cuda:N, got {device!r}")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"--device {device}: torch {torch.__version__} sees no CUDA device")
+    check_device(device)
     report = run_benchmark(
         arguments.rows, workloads, rounds, lambda line: print(line, flush=True), device
     )

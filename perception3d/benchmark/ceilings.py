@@ -2,10 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
+from torch.nn.functional import conv2d
 
+from perception3d.benchmark.native_peaks import peak_loop
 from perception3d.benchmark.row import Case
 
 Ceilings = Mapping[str, float]
@@ -16,6 +18,7 @@ MATRIX_CUDA = 8192
 EXPS = 1 << 16  # fits the second-level cache of a core
 EXPS_CUDA = 1 << 26
 ROW_FLOATS = 192  # a row of DSVT's features
+CHANNELS = 192
 LONGEST = 0.3  # s for one figure
 CALLS = 3  # per sample
 MATRIX_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -30,24 +33,40 @@ def measure_ceilings(device: torch.device, threads: int) -> dict[str, float]:
 
     Returns:
         "copy_bytes_per_s" (read plus written), "read_bytes_per_s", "gather_bytes_per_s" (random
-        rows of 192 float32, bytes read), "exp_per_s", and "gemm_DTYPE_flops_per_s" of
-        float32 and bfloat16.
+        rows of 192 float32, bytes read), "exp_per_s" (torch's or a loop of our own, whichever is
+        faster), "fma_float32_flops_per_s" (multiply-adds count two; absent without a compiler),
+        and "gemm_DTYPE_flops_per_s" of float32 and bfloat16 (the best of torch's ways).
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return {
+        rates = {
             "copy_bytes_per_s": _copy_rate(device),
             "read_bytes_per_s": _read_rate(device),
             "gather_bytes_per_s": _gather_rate(device),
-            "exp_per_s": _exp_rate(device),
-            **{
-                f"gemm_{name}_flops_per_s": _matrix_rate(device, dtype)
-                for name, dtype in MATRIX_DTYPES.items()
-            },
+            "exp_per_s": max((_exp_rate(device), *_loop_rate("exp", device, threads))),
         }
+        for rate in _loop_rate("fma", device, threads):
+            rates["fma_float32_flops_per_s"] = rate
+        for name, dtype in MATRIX_DTYPES.items():
+            rates[f"gemm_{name}_flops_per_s"] = _matrix_rate(device, dtype)
+        return rates
     finally:
         torch.set_num_threads(before)
+
+
+def ceilings_by_threads(
+    device: torch.device, threads: Iterable[int]
+) -> dict[str, dict[str, float]]:
+    """Return the ceilings as reports store them: by "cuda", or "cpu_N_threads" for each N."""
+    if device.type == "cuda":
+        return {place_of(device, 1): measure_ceilings(device, 1)}
+    return {place_of(device, count): measure_ceilings(device, count) for count in threads}
+
+
+def place_of(device: torch.device, threads: int) -> str:
+    """Return the name of a device and thread count in reports."""
+    return "cuda" if device.type == "cuda" else f"cpu_{threads}_threads"
 
 
 def floor_of(case: Case, dtype: str, ceilings: Ceilings) -> tuple[float, str]:
@@ -120,8 +139,22 @@ def _exp_rate(device: torch.device) -> float:
     return _rate(count, lambda: torch.exp(numbers, out=result), device)
 
 
+def _loop_rate(kind: str, device: torch.device, threads: int) -> tuple[float, ...]:
+    """Return the rate of a compiled loop, nothing without a compiler."""
+    loop = peak_loop(kind, device, threads)
+    return () if loop is None else (_rate(*loop, device),)
+
+
 def _matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the best rate of a square product and of a 1 x 1 convolution, channels last."""
     size = MATRIX_CUDA if device.type == "cuda" else MATRIX
     matrix = torch.ones(size, size, dtype=dtype, device=device)
     result = torch.empty_like(matrix)
-    return _rate(2.0 * size**3, lambda: torch.mm(matrix, matrix, out=result), device)
+    product = _rate(2.0 * size**3, lambda: torch.mm(matrix, matrix, out=result), device)
+    if device.type == "cuda":
+        return product
+    image = torch.ones(1, CHANNELS, 128, 128, dtype=dtype)
+    image = image.contiguous(memory_format=torch.channels_last)
+    weight = torch.ones(CHANNELS, CHANNELS, 1, 1, dtype=dtype)
+    work = 2.0 * 128 * 128 * CHANNELS**2
+    return max(product, _rate(work, lambda: conv2d(image, weight), device))

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from perception3d.errors import UserError
+
 
 def describe_machine() -> dict[str, object]:
     """Return versions, processor, load and commit."""
@@ -30,6 +32,19 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return _processor()
+
+
+def check_device(name: str) -> None:
+    """Raise unless a device given on a command line can be measured.
+
+    Raises:
+        UserError: another kind than cpu and cuda, or no such CUDA device.
+    """
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise UserError(f"--device must be cpu, cuda or cuda:N, got {name!r}")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: torch {torch.__version__} sees no such CUDA device")
 
 
 def _commit() -> str | None:

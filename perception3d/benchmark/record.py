@@ -1,5 +1,8 @@
 """One measured line of the operator benchmark, as it is stored."""
 
+import json
+from pathlib import Path
+
 from perception3d.benchmark.ceilings import Ceilings, floor_of
 from perception3d.benchmark.measure import Timing, paired_ratio
 from perception3d.benchmark.row import Case, Row
@@ -72,3 +75,11 @@ def describe(record: Record) -> str:
             f"x{record['ratio']:6.2f} ({record['ratio_min']:.2f}..{record['ratio_max']:.2f})"
         )
     return line + ("  noisy" if record["noisy"] else "")
+
+
+def write_report(report: Record, path: Path) -> None:
+    """Write the report as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".part")
+    draft.write_text(json.dumps(report, indent=1) + "\n")
+    draft.replace(path)

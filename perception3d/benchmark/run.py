@@ -1,18 +1,21 @@
 """Runs benchmark rows and tells how they went."""
 
-import json
 import os
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 import torch
 
-from perception3d.benchmark.ceilings import measure_ceilings
+from perception3d.benchmark.ceilings import ceilings_by_threads, place_of
 from perception3d.benchmark.machine import describe_device, describe_machine
 from perception3d.benchmark.measure import ROUNDS, Timing, measure
 from perception3d.benchmark.measure_cuda import CUDA_ROUNDS, capture, measure_cuda
-from perception3d.benchmark.record import Record, describe, describe_case, describe_times
+from perception3d.benchmark.record import (
+    Record,
+    describe,
+    describe_case,
+    describe_times,
+)
 from perception3d.benchmark.registry import ROWS
 from perception3d.benchmark.row import Case, Row
 from perception3d.benchmark.workloads import MissingData, Workload, make_workload
@@ -36,15 +39,14 @@ class Run:
         self.rounds = rounds or (CUDA_ROUNDS if self.cuda else ROUNDS)
         self.tell = tell
         self.threads = (1,) if self.cuda else tuple(sorted({1, min(2, os.cpu_count() or 1)}))
-        self.ceilings: dict[int, dict[str, float]] = {}
+        self.ceilings: dict[str, dict[str, float]] = {}
         self.records: list[Record] = []
         self.skipped: list[str] = []
         self.failed: list[str] = []
 
     def measure_ceilings(self) -> None:
         """Measure what the machine can do, which the floors need."""
-        for threads in self.threads:
-            self.ceilings[threads] = measure_ceilings(self.device, threads)
+        self.ceilings = ceilings_by_threads(self.device, self.threads)
 
     def measure_row(self, row: Row, workload: Workload) -> None:
         """Check a row, then time it; what is missing or fails is told, and the run goes on."""
@@ -73,7 +75,7 @@ class Run:
         candidates = {"ours": case.ours, **self._running_peers(row, workload, case)}
         common = describe_case(row, workload, case)
         for place, timings in self._timings(candidates):
-            ceilings = self.ceilings[int(str(place["threads"]))]
+            ceilings = self.ceilings[place_of(self.device, int(str(place["threads"])))]
             peers: list[str | None] = [name for name in timings if name != "ours"]
             for peer in peers or [None]:
                 times = describe_times(row, workload, case, timings, peer, ceilings)
@@ -154,13 +156,9 @@ def run_benchmark(
         for row in ROWS:
             if name in row.workloads and any(fnmatchcase(row.name, p) for p in wanted):
                 run.measure_row(row, workload)
-    prefix = "cuda" if run.cuda else "cpu"
     return {
         "machine": machine,
-        "ceilings": {
-            prefix if run.cuda else f"{prefix}_{threads}_threads": rates
-            for threads, rates in run.ceilings.items()
-        },
+        "ceilings": run.ceilings,
         "rows": run.records,
         "skipped": run.skipped,
         "failed": run.failed,
@@ -188,14 +186,6 @@ def failures(report: Record, share: float, *, judged_only: bool = False) -> list
             if record["threads"] == 1 and record["ratio"] < least:
                 found.append(f"{describe(record)}: below {least:.2f}")
     return found
-
-
-def write_report(report: Record, path: Path) -> None:
-    """Write the report as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".part")
-    draft.write_text(json.dumps(report, indent=1) + "\n")
-    draft.replace(path)
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from perception3d.benchmark import run, workloads
+from perception3d.benchmark import ceilings, run, workloads
+from perception3d.benchmark.record import write_report
 from perception3d.benchmark.registry import ROWS
 from perception3d.benchmark.row import Case, Row
 from perception3d.benchmark.workloads import WORKLOADS, MissingData, make_workload
@@ -24,7 +25,7 @@ CEILINGS = {"copy_bytes_per_s": 4e10, "exp_per_s": 2e9, "gemm_float32_flops_per_
 @pytest.fixture(autouse=True)
 def known_ceilings(monkeypatch):
     """Measuring the machine takes seconds; test_ceilings.py does it once."""
-    monkeypatch.setattr(run, "measure_ceilings", lambda device, threads: CEILINGS)
+    monkeypatch.setattr(ceilings, "measure_ceilings", lambda device, threads: CEILINGS)
 
 
 SMALL = [(row, name) for row in ROWS for name in ("tiny", "tail") if name in row.workloads]
@@ -70,7 +71,7 @@ def test_report_has_all_fields_and_is_written_whole(tmp_path):
     lines = []
     report = run.run_benchmark(["set_partition/*", "voxelize/fine*"], ["tiny"], 2, lines.append)
     path = tmp_path / "folder" / "report.json"
-    run.write_report(report, path)
+    write_report(report, path)
     stored = json.loads(path.read_text())
     assert list(path.parent.iterdir()) == [path]
     assert {row["op"] for row in stored["rows"]} == {"set_partition", "voxelize"}
