@@ -67,9 +67,7 @@ class BuildNative(build_ext):
                 newest_header, Path(source).stat().st_mtime, Path("setup.py").stat().st_mtime
             )
             if self.force or not target.exists() or target.stat().st_mtime < newest:
-                command = compile_command(cuda) + includes
-                if not cuda and Path(source).stem in CONTRACTED:
-                    command.append("-ffp-contract=fast")
+                command = compile_command(cuda, Path(source).stem in CONTRACTED) + includes
                 call(CompileError, [*command, "-c", source, "-o", str(target)])
             return str(target)
 
@@ -92,18 +90,20 @@ def debug_is_wanted() -> bool:
     return os.environ.get("P3D_DEBUG") == "1"
 
 
-def compile_command(cuda: bool) -> list[str]:
-    """Return compiler and flags for the files of a library."""
+def compile_command(cuda: bool, contracted: bool) -> list[str]:
+    """Return compiler and flags for a file of a library."""
     # No -ffast-math, and no fused multiply-add unless a kernel asks for it: results must not
     # depend on the machine.  The two "no" flags change no result: nobody reads errno or the
     # floating-point exception flags, which would forbid most vector loops with a condition.
-    host = ["-fPIC", "-fopenmp", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
+    host = ["-fPIC", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wextra"]
     host += ["-fno-math-errno", "-fno-trapping-math"]
+    host.append("-ffp-contract=fast" if contracted and not cuda else "-ffp-contract=off")
     host += ["-g", "-D_GLIBCXX_ASSERTIONS"] if debug_is_wanted() else ["-DNDEBUG"]
     common = ["-std=c++17", "-O3", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"]
     if not cuda:
         return [host_compiler(), *common, *host]
-    device = ["--expt-relaxed-constexpr", "--fmad=false", *architecture_flags()]
+    fused = f"--fmad={'true' if contracted else 'false'}"
+    device = ["--expt-relaxed-constexpr", fused, *architecture_flags()]
     device += ["-DUSE_CUDA", *(["-DP3D_DEBUG"] if debug_is_wanted() else [])]
     return [find_nvcc(), "-ccbin", host_compiler(), *common, *device, "-Xcompiler", ",".join(host)]
 

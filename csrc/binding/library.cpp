@@ -3,7 +3,9 @@
 // and autograd live in perception3d/ops.
 #include <torch/csrc/stable/library.h>
 
-STABLE_TORCH_LIBRARY(perception3d, m) {
+#include "binding/library_name.h"
+
+P3D_DEFINE_LIBRARY(P3D_LIBRARY, m) {
   // Points to voxels.
   m.def(
       "voxelize(Tensor points, Tensor frame_of_point, int batch_size, "

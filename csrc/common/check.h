@@ -13,17 +13,21 @@ namespace perception3d {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// A CPU tensor of the given dtype and rank with rows next to each other in
-// memory.
-inline void check_cpu(const char *op, const char *name, const Tensor &tensor, ScalarType dtype,
-                      int64_t rank) {
-  STD_TORCH_CHECK(tensor.is_cpu(), op, ": ", name, " must lie on the CPU");
+// A tensor of the given dtype and rank with rows next to each other in memory.
+inline void check_layout(const char *op, const char *name, const Tensor &tensor, ScalarType dtype,
+                         int64_t rank) {
   STD_TORCH_CHECK(tensor.scalar_type() == dtype, op, ": ", name, " must be ",
                   torch::headeronly::toString(dtype), ", got ",
                   torch::headeronly::toString(tensor.scalar_type()));
   STD_TORCH_CHECK(tensor.dim() == rank, op, ": ", name, " must have ", rank, " dimensions, got ",
                   tensor.dim());
   STD_TORCH_CHECK(tensor.is_contiguous(), op, ": ", name, " must be contiguous");
+}
+
+inline void check_cpu(const char *op, const char *name, const Tensor &tensor, ScalarType dtype,
+                      int64_t rank) {
+  STD_TORCH_CHECK(tensor.is_cpu(), op, ": ", name, " must lie on the CPU");
+  check_layout(op, name, tensor, dtype, rank);
 }
 
 // float32 or float64: the dtypes that kernels of real numbers are built for.

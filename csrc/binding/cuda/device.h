@@ -1,0 +1,100 @@
+// What the torch shells of the CUDA kernels share.  Compiled twice: by nvcc for the dispatch key
+// CUDA of library perception3d, and by g++ with P3D_SIMT for CPU tensors of library
+// perception3d_simt, where kernels run on the interpreter and every buffer is known to the byte.
+#pragma once
+
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "binding/library_name.h"
+#include "common/check.h"
+#include "common/scalar.h"
+#include "common/status.h"
+
+#if defined(P3D_SIMT)
+#include <mutex>
+#define P3D_DEVICE_KEY CPU
+#else
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#define P3D_DEVICE_KEY CUDA
+#endif
+
+namespace perception3d {
+
+// One call of an operator on the device of its first tensor: checks inputs, allocates, knows the
+// stream.  Made at the start of the operator and kept until its last launch.
+class DeviceCall {
+ public:
+  DeviceCall(const char* op, const Tensor& first);
+  ~DeviceCall();
+  DeviceCall(const DeviceCall&) = delete;
+  DeviceCall& operator=(const DeviceCall&) = delete;
+
+  // Every tensor that a kernel reads: on this device, of this dtype and rank, contiguous.
+  void check_input(const char* name, const Tensor& tensor, ScalarType dtype, int64_t rank);
+
+  // A result.
+  Tensor allocate(torch::headeronly::IntHeaderOnlyArrayRef sizes, ScalarType dtype);
+
+  // Scratch memory for `count` numbers, free again when the call ends.
+  template <typename T>
+  T* workspace(int64_t count) {
+    return static_cast<T*>(workspace_bytes(count * static_cast<int64_t>(sizeof(T)), alignof(T)));
+  }
+
+  Stream stream() const { return stream_; }
+
+  // Raises a RuntimeError unless the launches went well.
+  void check_status(Status status) const;
+
+  // A number that a kernel wrote.  Waits for the device: once per operator, for a result's size.
+  int64_t read(const int64_t* number) const;
+
+ private:
+  void* workspace_bytes(int64_t bytes, size_t alignment);
+
+  const char* op_;
+  Tensor first_;
+  Stream stream_ = nullptr;
+  std::vector<Tensor> scratch_;
+#if defined(P3D_SIMT)
+  std::unique_lock<std::recursive_mutex> lock_;
+  size_t buffers_;
+#else
+  torch::stable::accelerator::DeviceGuard guard_;
+#endif
+};
+
+template <typename T>
+const T* input_pointer(const Tensor& tensor) {
+  return static_cast<const T*>(tensor.const_data_ptr());
+}
+
+template <typename T>
+T* output_pointer(Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+// Calls body with a null pointer of the tensor's scalar type: float, double, BFloat16 or Float16.
+template <typename Body>
+void dispatch_floating(const char* op, const char* name, const Tensor& tensor, const Body& body) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float:
+      return body(static_cast<float*>(nullptr));
+    case ScalarType::Double:
+      return body(static_cast<double*>(nullptr));
+    case ScalarType::BFloat16:
+      return body(static_cast<BFloat16*>(nullptr));
+    case ScalarType::Half:
+      return body(static_cast<Float16*>(nullptr));
+    default:
+      STD_TORCH_CHECK(false, op, ": ", name, " must be float32, float64, bfloat16 or float16, got ",
+                      torch::headeronly::toString(tensor.scalar_type()));
+  }
+}
+
+}  // namespace perception3d

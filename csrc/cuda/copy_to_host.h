@@ -1,0 +1,13 @@
+// The one way in which shells look at device memory.
+#pragma once
+
+#include <cstdint>
+
+#include "common/status.h"
+
+namespace perception3d {
+
+// Copies one number and waits for the stream.
+Status copy_number_to_host(const int64_t* source, int64_t* target, Stream stream);
+
+}  // namespace perception3d
