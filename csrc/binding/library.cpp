@@ -52,6 +52,13 @@ P3D_DEFINE_LIBRARY(P3D_LIBRARY, m) {
 
   // Sparse convolutions.
   m.def("subm_index(Tensor coords, int batch_size, int[] spatial_shape, int[] kernel) -> Tensor");
+  m.def(
+      "depthwise_conv(Tensor features, Tensor[] neighbours, Tensor[] weights, "
+      "int[] first_channels, bool residual) -> Tensor");
+  m.def(
+      "depthwise_conv_backward(Tensor grad, Tensor features, Tensor[] neighbours, "
+      "Tensor[] weights, int[] first_channels, bool residual, bool needs_features, "
+      "bool needs_weights) -> (Tensor grad_features, Tensor[] grad_weights)");
 
   // Boxes.  A limit of -1 means none; a measure is a BoxMeasure of
   // common/rotated_box.h.

@@ -17,6 +17,7 @@ from perception3d.parity import (
     encoder,
     geometry,
     partition,
+    sparse_conv,
     state_dict,
     voxelization,
 )
@@ -44,6 +45,7 @@ class Kind:
 # Kinds that mean the same in every system.
 KINDS: dict[str, Kind] = {
     "set_partition": Kind(partition.replay_set_partition),
+    "depthwise_conv": Kind(sparse_conv.replay_depthwise_conv),
     "encoder_layer": Kind(dsvt.replay_encoder_layer),
     "voxel_encoder": Kind(encoder.replay_voxel_encoder),
     "iou": Kind(geometry.replay_iou),

@@ -1,0 +1,227 @@
+#include "cpu/depthwise_conv.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "cpu/depthwise_rows.h"
+
+namespace perception3d {
+namespace {
+
+using namespace depthwise;
+
+constexpr int64_t kNumbersPerWorker = 65536;
+constexpr int64_t kRowsPerTurn = 128;
+// Weight gradients are summed over blocks of rows in float, then over these sums in double.  The
+// blocks depend on nothing but the number of rows, so the result is the same on any threads.
+constexpr int64_t kRowsPerSum = 1024;
+constexpr int64_t kMostSums = 256;
+
+template <typename Scalar>
+P3D_INLINE void forward_of(const Group<Scalar>& group, const Rows<Scalar>& rows,
+                           const Scalar* features, Scalar* result) {
+  ForwardRow<Scalar> piece{features + group.first, nullptr, group.weight.data(),
+                           rows.present,           0,       rows.columns,
+                           group.channels,         nullptr};
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
+    piece.count = list_present(group.neighbours + row * group.taps, group.taps, rows.present);
+    if (rows.residual) piece.residual = features + row * rows.columns + group.first;
+    piece.result = result + row * rows.columns + group.first;
+    for_each_piece(group.channels, piece);
+  }
+}
+
+template <bool kFeatures, bool kWeight, typename Scalar>
+P3D_INLINE void backward_of(const Group<Scalar>& group, const Rows<Scalar>& rows,
+                            const Scalar* grad, const Scalar* features, Scalar* grad_features,
+                            Compute<Scalar>* grad_weight) {
+  BackwardRow<Scalar, kFeatures, kWeight> piece{
+      grad + group.first, nullptr, nullptr,      group.weight.data(),
+      rows.present,       0,       rows.columns, group.taps,
+      group.channels,     nullptr, grad_weight};
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
+    const int64_t place = row * rows.columns + group.first;
+    piece.count = list_present(group.neighbours + row * group.taps, group.taps, rows.present);
+    if (rows.residual) piece.residual = grad + place;
+    if (kFeatures) piece.grad_features = grad_features + place;
+    if (kWeight) piece.features = features + place;
+    for_each_piece(group.channels, piece);
+  }
+}
+
+template <typename Scalar>
+P3D_INLINE void pass_on_of(const std::vector<Channels>& parts, const Rows<Scalar>& rows,
+                           const Scalar* source, Scalar* target) {
+  for (const Channels& part : parts) {
+    for (int64_t row = rows.begin; row < rows.end; ++row) {
+      const int64_t place = row * rows.columns + part.first;
+      for_each_piece(part.count, PassedRow<Scalar>{source + place, rows.residual, target + place});
+    }
+  }
+}
+
+// One function per scalar type, compiled for several machines.
+#define P3D_ROWS(Scalar)                                                                      \
+  P3D_CLONES void pass_on(const std::vector<Channels>& parts, const Rows<Scalar>& rows,       \
+                          const Scalar* source, Scalar* target) {                             \
+    pass_on_of(parts, rows, source, target);                                                  \
+  }                                                                                           \
+  P3D_CLONES void forward(const Group<Scalar>& group, const Rows<Scalar>& rows,               \
+                          const Scalar* features, Scalar* result) {                           \
+    forward_of(group, rows, features, result);                                                \
+  }                                                                                           \
+  P3D_CLONES void backward(const Group<Scalar>& group, const Rows<Scalar>& rows,              \
+                           const Scalar* grad, const Scalar* features, Scalar* grad_features, \
+                           Compute<Scalar>* grad_weight) {                                    \
+    if (grad_weight == nullptr) {                                                             \
+      backward_of<true, false>(group, rows, grad, features, grad_features, grad_weight);      \
+    } else if (grad_features == nullptr) {                                                    \
+      backward_of<false, true>(group, rows, grad, features, grad_features, grad_weight);      \
+    } else {                                                                                  \
+      backward_of<true, true>(group, rows, grad, features, grad_features, grad_weight);       \
+    }                                                                                         \
+  }
+P3D_ROWS(float)
+P3D_ROWS(double)
+P3D_ROWS(BFloat16)
+P3D_ROWS(Float16)
+#undef P3D_ROWS
+
+P3D_CLONES bool has_fault(const int32_t* neighbours, int64_t begin, int64_t end, int64_t rows) {
+  const int32_t count = static_cast<int32_t>(rows);
+  int32_t fault = 0;
+  for (int64_t i = begin; i < end; ++i) fault |= (neighbours[i] < -1) | (neighbours[i] >= count);
+  return fault != 0;
+}
+
+// What all threads share: converted weights, and the channels of no group.
+template <typename Scalar>
+struct Plan {
+  std::vector<Group<Scalar>> groups;
+  std::vector<Channels> passed_on;
+  int64_t most_taps = 0;
+  int64_t work = 0;  // numbers read per row
+
+  explicit Plan(const DepthwiseConv<Scalar>& conv) : work(conv.columns) {
+    std::vector<Channels> taken;
+    for (const DepthwiseGroup<Scalar>& given : conv.groups) {
+      Group<Scalar> group{given.neighbours, {}, given.taps, given.first, given.channels};
+      group.weight.resize(given.taps * given.channels);
+      for (size_t i = 0; i < group.weight.size(); ++i) group.weight[i] = load(given.weight[i]);
+      most_taps = std::max(most_taps, given.taps);
+      work += given.taps * (given.channels + 1);
+      taken.push_back({given.first, given.channels});
+      groups.push_back(std::move(group));
+    }
+    std::sort(taken.begin(), taken.end(),
+              [](const Channels& a, const Channels& b) { return a.first < b.first; });
+    taken.push_back({conv.columns, 0});
+    int64_t next = 0;
+    for (const Channels& part : taken) {
+      if (part.first > next) passed_on.push_back({next, part.first - next});
+      next = part.first + part.count;
+    }
+  }
+};
+
+// The first group whose table names a row that does not exist, in some rows; -1: none.
+template <typename Scalar>
+int64_t find_fault(const Plan<Scalar>& plan, int64_t begin, int64_t end, int64_t num_rows) {
+  for (size_t i = 0; i < plan.groups.size(); ++i) {
+    const Group<Scalar>& group = plan.groups[i];
+    if (has_fault(group.neighbours, begin * group.taps, end * group.taps, num_rows)) {
+      return static_cast<int64_t>(i);
+    }
+  }
+  return -1;
+}
+
+// Finds the row of the fault among the rows in which there is one.
+template <typename Scalar>
+NeighbourFault locate(const Plan<Scalar>& plan, int64_t begin, int64_t num_rows) {
+  if (begin < 0) return {-1, -1};
+  int64_t row = begin;
+  while (find_fault(plan, row, row + 1, num_rows) < 0) ++row;
+  return {find_fault(plan, row, row + 1, num_rows), row};
+}
+
+}  // namespace
+
+template <typename Scalar>
+NeighbourFault depthwise_conv(const DepthwiseConv<Scalar>& conv, const Scalar* features,
+                              Scalar* result, int threads) {
+  const Plan<Scalar> plan(conv);
+  const int workers = worker_count(threads, conv.rows * plan.work, kNumbersPerWorker);
+  const int64_t turns = (conv.rows + kRowsPerTurn - 1) / kRowsPerTurn;
+  std::atomic<int64_t> fault{-1};
+  for_each_dynamic(workers, turns, 1, [&](int64_t turn) {
+    std::vector<Present> present(plan.most_taps);
+    const int64_t begin = turn * kRowsPerTurn;
+    const Rows<Scalar> rows{begin, std::min(conv.rows, begin + kRowsPerTurn), conv.columns,
+                            conv.residual, present.data()};
+    if (find_fault(plan, begin, rows.end, conv.rows) >= 0) {
+      fault = begin;
+      return;
+    }
+    for (const Group<Scalar>& group : plan.groups) forward(group, rows, features, result);
+    pass_on(plan.passed_on, rows, features, result);
+  });
+  return locate(plan, fault, conv.rows);
+}
+
+template <typename Scalar>
+NeighbourFault depthwise_conv_backward(const DepthwiseConv<Scalar>& conv, const Scalar* grad,
+                                       const Scalar* features, Scalar* grad_features,
+                                       const std::vector<Scalar*>& grad_weight, int threads) {
+  typedef Compute<Scalar> Number;
+  const Plan<Scalar> plan(conv);
+  const int workers = worker_count(threads, 2 * conv.rows * plan.work, kNumbersPerWorker);
+  const int64_t turns = std::min(kMostSums, (conv.rows + kRowsPerSum - 1) / kRowsPerSum);
+  int64_t num_weights = 0;
+  for (const Group<Scalar>& group : plan.groups) num_weights += group.weight.size();
+  std::vector<Number> sums(grad_weight.empty() ? 0 : turns * num_weights);
+  std::atomic<int64_t> fault{-1};
+  for_each_dynamic(workers, turns, 1, [&](int64_t turn) {
+    std::vector<Present> present(plan.most_taps);
+    const int64_t begin = block_begin(conv.rows, turns, turn);
+    const Rows<Scalar> rows{begin, block_begin(conv.rows, turns, turn + 1), conv.columns,
+                            conv.residual, present.data()};
+    if (find_fault(plan, begin, rows.end, conv.rows) >= 0) {
+      fault = begin;
+      return;
+    }
+    Number* sum = sums.empty() ? nullptr : sums.data() + turn * num_weights;
+    for (const Group<Scalar>& group : plan.groups) {
+      backward(group, rows, grad, features, grad_features, sum);
+      if (sum != nullptr) sum += group.weight.size();
+    }
+    if (grad_features != nullptr) pass_on(plan.passed_on, rows, grad, grad_features);
+  });
+  int64_t first = 0;
+  for (size_t i = 0; i < grad_weight.size(); ++i) {
+    const int64_t size = static_cast<int64_t>(plan.groups[i].weight.size());
+    for (int64_t place = 0; place < size; ++place) {
+      double total = 0;
+      for (int64_t turn = 0; turn < turns; ++turn) {
+        total += sums[turn * num_weights + first + place];
+      }
+      store(static_cast<Number>(total), grad_weight[i][place]);
+    }
+    first += size;
+  }
+  return locate(plan, fault, conv.rows);
+}
+
+#define P3D_INSTANTIATE(Scalar)                                                                \
+  template NeighbourFault depthwise_conv(const DepthwiseConv<Scalar>&, const Scalar*, Scalar*, \
+                                         int);                                                 \
+  template NeighbourFault depthwise_conv_backward(const DepthwiseConv<Scalar>&, const Scalar*, \
+                                                  const Scalar*, Scalar*,                      \
+                                                  const std::vector<Scalar*>&, int);
+P3D_INSTANTIATE(float)
+P3D_INSTANTIATE(double)
+P3D_INSTANTIATE(BFloat16)
+P3D_INSTANTIATE(Float16)
+#undef P3D_INSTANTIATE
+
+}  // namespace perception3d
