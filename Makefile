@@ -6,7 +6,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL ?= dsvt
 NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
-CUDA_SOURCES := $(shell find csrc -name '*.cu')
 
 .PHONY: help setup demo test lint bench gpu-check wheel clean
 
@@ -41,7 +40,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
-	tools/compile_kernels.sh $(CUDA_SOURCES)
+	$(BIN)/python tools/compile_kernels.py
 
 bench: setup
 	$(BIN)/python tools/benchmark_ops.py --device cpu --json work_dirs/bench/ops-cpu.json

@@ -14,6 +14,23 @@
 
 #include "common/status.h"
 
+namespace perception3d {
+
+// Blocks of a launch; 64 bits, so that what no launch can have is refused and not cut off.
+struct Grid {
+  int64_t x, y, z;
+  Grid(int64_t x_, int64_t y_ = 1, int64_t z_ = 1) : x(x_), y(y_), z(z_) {}
+
+  bool is_empty() const { return x <= 0 || y <= 0 || z <= 0; }
+  Status refusal() const {
+    return x > INT32_MAX || y > 65535 || z > 65535
+               ? "a grid may have 2^31 - 1 x 65535 x 65535 blocks"
+               : nullptr;
+  }
+};
+
+}  // namespace perception3d
+
 #if defined(P3D_SIMT)
 #include "testing/simt.h"
 #else
@@ -33,9 +50,9 @@ inline Status status_of(cudaError_t error) {
 // A grid without blocks is nothing to do.  Without a static limit: shared_bytes may go up to what
 // the device has.
 template <typename... Parameters, typename... Arguments>
-Status launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+Status launch(void (*kernel)(Parameters...), Grid grid, dim3 block, size_t shared_bytes,
               Stream stream, Arguments... arguments) {
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return nullptr;
+  if (grid.is_empty() || grid.refusal() != nullptr) return grid.refusal();
   constexpr size_t kWithoutAsking = 48 * 1024;
   if (shared_bytes > kWithoutAsking) {
     const cudaError_t refused = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
@@ -47,7 +64,8 @@ Status launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t share
   return std::apply(
       [&](Parameters&... value) {
         void* addresses[] = {static_cast<void*>(&value)...};
-        return status_of(cudaLaunchKernel(kernel, grid, block, addresses, shared_bytes, stream));
+        return status_of(cudaLaunchKernel(kernel, dim3(grid.x, grid.y, grid.z), block, addresses,
+                                          shared_bytes, stream));
       },
       values);
 }

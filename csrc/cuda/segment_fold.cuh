@@ -108,8 +108,8 @@ __device__ __forceinline__ void merge_groups(typename Fold::Total* total, int la
 // A long segment holds the first or the last place of every tile that it meets, so a tile has at
 // most two parts of long segments: part 0 with its first place, part 1 with its last.
 struct TileParts {
-  int64_t begin, end;  // places of the tile
-  int64_t segment[2];  // of its first and its last place
+  int64_t begin, end;              // places of the tile
+  int64_t first_segment, segment;  // of its first and its last place
 };
 
 __device__ __forceinline__ TileParts parts_of_tile(const Segments& segments, int64_t tile) {
@@ -117,13 +117,37 @@ __device__ __forceinline__ TileParts parts_of_tile(const Segments& segments, int
   parts.begin = tile * kTile;
   parts.end = min(parts.begin + kTile, segments.places);
   const int64_t last = segments.count - 1;
-  parts.segment[0] = segment_of_place(segments.offsets, 0, last, parts.begin);
-  parts.segment[1] = segment_of_place(segments.offsets, parts.segment[0], last, parts.end - 1);
+  parts.first_segment = segment_of_place(segments.offsets, 0, last, parts.begin);
+  parts.segment = segment_of_place(segments.offsets, parts.first_segment, last, parts.end - 1);
   return parts;
 }
 
 __device__ __forceinline__ bool is_long(const Segments& segments, int64_t segment) {
   return segments.offsets[segment + 1] - segments.offsets[segment] > kTile;
+}
+
+// Folds the places begin .. end - 1 with all threads; total (columns).
+template <typename Fold, int kPack>
+__device__ __forceinline__ void fold_part(const typename Fold::Scalar* values,
+                                          const Segments& segments, const Layout& layout,
+                                          int64_t begin, int64_t end, typename Fold::Total* shared,
+                                          typename Fold::Total* result) {
+  const int groups = kThreads / layout.lanes;
+  const int group = threadIdx.x / layout.lanes;
+  for (int64_t first = 0; first < layout.columns; first += layout.lanes * kPack) {
+    const int64_t column = first + threadIdx.x % layout.lanes * kPack;
+    typename Fold::Total total[kPack];
+#pragma unroll
+    for (int c = 0; c < kPack; ++c) total[c] = Fold::start();
+    if (column < layout.columns) {
+      fold_places<Fold, kPack>(values, segments, layout.columns, column, begin + group, end, groups,
+                               total);
+    }
+    merge_groups<Fold, kPack>(total, layout.lanes, shared);
+    if (group > 0 || column >= layout.columns) continue;
+#pragma unroll
+    for (int c = 0; c < kPack; ++c) result[column + c] = total[c];
+  }
 }
 
 // partial (2 * tiles, columns)
@@ -133,35 +157,22 @@ __device__ __forceinline__ void fold_tile(const typename Fold::Scalar* values,
                                           int64_t tile, typename Fold::Total* shared,
                                           typename Fold::Total* partial) {
   const TileParts parts = parts_of_tile(segments, tile);
-  const int groups = kThreads / layout.lanes;
-  const int group = threadIdx.x / layout.lanes;
-  const bool twice = parts.segment[0] != parts.segment[1];
-  for (int part = 0; part < (twice ? 2 : 1); ++part) {
-    const int64_t segment = parts.segment[part];
-    if (!is_long(segments, segment)) continue;
-    const int64_t begin = max(parts.begin, segments.offsets[segment]);
+  int64_t begin = parts.begin;
+  for (int part = 0; part < 2; ++part) {
+    const int64_t segment = part == 0 ? parts.first_segment : parts.segment;
     const int64_t end = min(parts.end, segments.offsets[segment + 1]);
-    for (int64_t first = 0; first < layout.columns; first += layout.lanes * kPack) {
-      const int64_t column = first + threadIdx.x % layout.lanes * kPack;
-      typename Fold::Total total[kPack];
-#pragma unroll
-      for (int c = 0; c < kPack; ++c) total[c] = Fold::start();
-      if (column < layout.columns) {
-        fold_places<Fold, kPack>(values, segments, layout.columns, column, begin + group, end,
-                                 groups, total);
-      }
-      merge_groups<Fold, kPack>(total, layout.lanes, shared);
-      if (group > 0 || column >= layout.columns) continue;
-      typename Fold::Total* target = partial + (2 * tile + part) * layout.columns + column;
-#pragma unroll
-      for (int c = 0; c < kPack; ++c) target[c] = total[c];
+    if (is_long(segments, segment)) {
+      fold_part<Fold, kPack>(values, segments, layout, begin, end, shared,
+                             partial + (2 * tile + part) * layout.columns);
     }
+    if (parts.first_segment == parts.segment) return;
+    begin = segments.offsets[parts.segment];
   }
 }
 
 // Blocks 0 .. short_blocks - 1 fold short segments, the others one tile each.
 template <typename Fold, int kPack>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     fold_segments(Fold fold, const typename Fold::Scalar* values, Segments segments, Layout layout,
                   int64_t short_blocks, typename Fold::Total* partial) {
   P3D_SHARED(typename Fold::Total, shared, kThreads * kPack);
@@ -174,15 +185,15 @@ __global__ void __launch_bounds__(kThreads)
 
 // One block for each tile; it works if a long segment begins there.
 template <typename Fold>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     merge_tiles(Fold fold, Segments segments, Layout layout, const typename Fold::Total* partial) {
   P3D_SHARED(typename Fold::Total, shared, kThreads);
   const TileParts parts = parts_of_tile(segments, blockIdx.x);
-  const int64_t segment = parts.segment[1];
+  const int64_t segment = parts.segment;
   const int64_t begin = segments.offsets[segment], end = segments.offsets[segment + 1];
   if (begin < parts.begin || !is_long(segments, segment)) return;
   const int64_t first_tile = blockIdx.x, last_tile = (end - 1) / kTile;
-  const int first_part = parts.segment[0] == segment ? 0 : 1;
+  const int first_part = parts.first_segment == segment ? 0 : 1;
   const int groups = kThreads / layout.lanes;
   const int group = threadIdx.x / layout.lanes;
   for (int64_t first = 0; first < layout.columns; first += layout.lanes) {

@@ -54,7 +54,7 @@ struct MaxFold {
 
 // A block takes kTile places; it first looks up the segment of each.
 template <typename Scalar, int kPack>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     spread_gradient(const Scalar* grad, Segments segments, Layout layout, bool mean,
                     Scalar* grad_values) {
   static_assert(kThreads == kTile, "one thread looks up one place");
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // Rows are in one segment each, so no two threads write to one place.
 template <typename Scalar>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     send_gradient(const Scalar* grad, const int32_t* row_of_maximum, int64_t count, int64_t columns,
                   int64_t num_rows, Scalar* grad_values) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;

@@ -14,8 +14,6 @@ namespace perception3d {
 namespace simt {
 namespace {
 
-constexpr uint64_t kMostBlocksX = (uint64_t{1} << 31) - 1;
-constexpr unsigned kMostBlocksYZ = 65535;
 constexpr size_t kMostShared = 227 * 1024;
 constexpr size_t kMostStaticShared = 48 * 1024;
 constexpr size_t kBetweenVariables = 256;  // bytes of the arena that belong to no variable
@@ -66,16 +64,16 @@ Machine& machine() {
 }
 
 std::string Machine::refusal() const {
-  const dim3 grid = launch_.grid, block = launch_.block;
+  const Grid grid = launch_.grid;
+  const dim3 block = launch_.block;
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
   std::ostringstream text;
   text << launch_.kernel << ": ";
   if (threads < 1 || threads > kMostThreads || block.z > 64) {
     text << "a block must have 1 to 1024 threads, at most 64 of them along z, got " << block.x
          << " x " << block.y << " x " << block.z;
-  } else if (grid.x > kMostBlocksX || grid.y > kMostBlocksYZ || grid.z > kMostBlocksYZ) {
-    text << "a grid may have 2^31 - 1 x 65535 x 65535 blocks, got " << grid.x << " x " << grid.y
-         << " x " << grid.z;
+  } else if (grid.refusal() != nullptr) {
+    text << grid.refusal() << ", got " << grid.x << " x " << grid.y << " x " << grid.z;
   } else if (launch_.shared_bytes > kMostShared) {
     text << "a block may have " << kMostShared << " bytes of shared memory, got "
          << launch_.shared_bytes;
@@ -87,8 +85,7 @@ std::string Machine::refusal() const {
 
 Status Machine::run(const Launch& launch) {
   const std::lock_guard<std::recursive_mutex> guard(lock);
-  const dim3 grid = launch.grid;
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return nullptr;
+  if (launch.grid.is_empty()) return nullptr;
   launch_ = launch;
   report_ = refusal();
   if (!report_.empty()) return report_.c_str();
@@ -107,9 +104,11 @@ Status Machine::run(const Launch& launch) {
   lane_order_ = order_of(32);
   accessor_.launch_start = ++phase_;
   blockDim = launch.block;
-  gridDim = grid;
-  for (const uint32_t block : order_of(grid.x * grid.y * grid.z)) {
-    run_block({block % grid.x, block / grid.x % grid.y, block / grid.x / grid.y});
+  const uint32_t x = static_cast<uint32_t>(launch.grid.x), y = static_cast<uint32_t>(launch.grid.y);
+  const uint32_t z = static_cast<uint32_t>(launch.grid.z);
+  gridDim = dim3(x, y, z);
+  for (const uint32_t block : order_of(x * y * z)) {
+    run_block({block % x, block / x % y, block / x / y});
     if (!report_.empty()) break;
   }
   memory_map().drop_to(buffers);

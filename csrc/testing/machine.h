@@ -31,7 +31,8 @@ struct Thread {
 
 struct Launch {
   std::string kernel;
-  dim3 grid, block;
+  Grid grid{0};
+  dim3 block;
   size_t shared_bytes;
   void (*body)(const void*);
   const void* parameters;

@@ -1,6 +1,5 @@
 // The functions of simt.h, on the one machine, and what the compiler's instrumentation calls.
-#include "testing/simt.h"
-
+#include "common/launch.cuh"
 #include "testing/machine.h"
 
 namespace perception3d {
@@ -21,7 +20,7 @@ std::string first_argument(const char* arguments) {
 
 }  // namespace
 
-Status run(const char* name, dim3 grid, dim3 block, size_t shared_bytes, void (*body)(const void*),
+Status run(const char* name, Grid grid, dim3 block, size_t shared_bytes, void (*body)(const void*),
            const void* parameters, size_t parameter_bytes) {
   return machine().run(
       {first_argument(name), grid, block, shared_bytes, body, parameters, parameter_bytes});

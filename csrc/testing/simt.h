@@ -58,7 +58,7 @@ void check_atomic(const void* address, size_t bytes);
 void* shared_variable(const void* key, const char* name, size_t bytes, size_t granule);
 void* dynamic_shared_memory();
 
-Status run(const char* name, dim3 grid, dim3 block, size_t shared_bytes, void (*body)(const void*),
+Status run(const char* name, Grid grid, dim3 block, size_t shared_bytes, void (*body)(const void*),
            const void* parameters, size_t parameter_bytes);
 
 template <typename... Parameters>
@@ -72,7 +72,7 @@ struct Call {
 };
 
 template <typename... Parameters, typename... Arguments>
-Status launch_named(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+Status launch_named(const char* name, void (*kernel)(Parameters...), Grid grid, dim3 block,
                     size_t shared_bytes, Stream, Arguments... arguments) {
   const Call<Parameters...> call{kernel, {static_cast<Parameters>(arguments)...}};
   return run(name, grid, block, shared_bytes, Call<Parameters...>::run, &call, sizeof(call));

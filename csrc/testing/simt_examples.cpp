@@ -233,7 +233,10 @@ Status Example::run_warps(const std::string& name) {
 Status Example::run(const std::string& name) {
   if (name == "threads") return launch(write_global, 1, 1025, 0, nullptr, numbers, 0);
   if (name == "shared bytes") return launch(touch_dynamic, 1, kThreads, 232449, nullptr, numbers);
-  if (name == "grid") return launch(write_global, dim3(1, 65536), 1, 0, nullptr, numbers, 0);
+  if (name == "grid") return launch(write_global, Grid(1, 65536), 1, 0, nullptr, numbers, 0);
+  if (name == "long grid") {
+    return launch(write_global, int64_t{1} << 32, 1, 0, nullptr, numbers, 0);
+  }
   if (name == "no blocks") return launch(write_global, 0, kThreads, 0, nullptr, numbers, 1 << 20);
   const std::initializer_list<Status (Example::*)(const std::string&)> groups = {
       &Example::run_barriers, &Example::run_memory, &Example::run_warps};

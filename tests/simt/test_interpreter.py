@@ -35,6 +35,7 @@ REFUSALS = {
     "threads": "a block must have 1 to 1024 threads, at most 64 of them along z, got 1025 x 1 x 1",
     "shared bytes": "may have 232448 bytes of shared memory, got 232449",
     "grid": "a grid may have .* blocks, got 1 x 65536 x 1",
+    "long grid": "a grid may have .* blocks, got 4294967296 x 1 x 1",
 }
 
 
