@@ -2,7 +2,8 @@
 
 Nothing here imports torch until an extension is built, so metadata can be read anywhere.
 Environment: P3D_CUDA=1 demands the CUDA library, P3D_CUDA=0 leaves it out, P3D_DEBUG=1 adds
-run-time assertions and debug symbols, TORCH_CUDA_ARCH_LIST chooses GPU architectures.
+run-time assertions and debug symbols, P3D_SANITIZE=1 instruments the CPU library (see
+tools/sanitize.sh), TORCH_CUDA_ARCH_LIST chooses GPU architectures.
 """
 
 import os
@@ -33,6 +34,10 @@ CONTRACTED = {
 }
 
 
+# -fsanitize=undefined leaves out the conversion of numbers that do not fit an integer.
+SANITIZERS = ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
+
+
 def list_sources(*folders: str) -> list[str]:
     """Return the C++ and CUDA files of some folders of csrc: a new operator only adds files."""
     return [
@@ -58,7 +63,8 @@ class BuildNative(build_ext):
         headers = [path for path in CSRC.rglob("*") if path.suffix in (".h", ".cuh")]
         newest_header = max((path.stat().st_mtime for path in headers), default=0.0)
 
-        objects_folder = ROOT / self.build_temp / ("debug" if debug_is_wanted() else "release")
+        kind = "debug" if debug_is_wanted() else "release"
+        objects_folder = ROOT / self.build_temp / ("sanitize" if sanitize_is_wanted() else kind)
 
         def compile_source(source: str) -> str:
             target = (objects_folder / source).with_suffix(".o")
@@ -79,15 +85,22 @@ class BuildNative(build_ext):
         link = [find_nvcc(), "-cudart=shared", "-Xcompiler"] if cuda else [host_compiler()]
         libraries = ["-ltorch_cpu"] + (["-ltorch_cuda"] if cuda else [])
         search = [f"-L{path}" for path in library_paths()]
+        checks = SANITIZERS if sanitize_is_wanted() and not cuda else []
         call(
             LinkError,
-            [*link, "-fopenmp", "-shared", *objects, *search, *libraries, "-o", str(target)],
+            [*link, *checks, "-fopenmp", "-shared", *objects, *search, *libraries]
+            + ["-o", str(target)],
         )
 
 
 def debug_is_wanted() -> bool:
     """Say whether P3D_DEBUG asks for run-time assertions."""
     return os.environ.get("P3D_DEBUG") == "1"
+
+
+def sanitize_is_wanted() -> bool:
+    """Say whether P3D_SANITIZE asks for checks of memory and undefined behaviour."""
+    return os.environ.get("P3D_SANITIZE") == "1"
 
 
 def compile_command(cuda: bool, contracted: bool) -> list[str]:
@@ -99,7 +112,10 @@ def compile_command(cuda: bool, contracted: bool) -> list[str]:
     host += ["-fno-math-errno", "-fno-trapping-math"]
     host.append("-ffp-contract=fast" if contracted and not cuda else "-ffp-contract=off")
     host += ["-g", "-D_GLIBCXX_ASSERTIONS"] if debug_is_wanted() else ["-DNDEBUG"]
-    common = ["-std=c++17", "-O3", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"]
+    if sanitize_is_wanted():
+        host += ["-g", "-fno-omit-frame-pointer", "-D_GLIBCXX_ASSERTIONS", *SANITIZERS]
+    level = "-O1" if sanitize_is_wanted() else "-O3"
+    common = ["-std=c++17", level, f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"]
     if not cuda:
         return [host_compiler(), *common, *host]
     fused = f"--fmad={'true' if contracted else 'false'}"
