@@ -26,7 +26,8 @@ DEFAULT_CUDA_ARCHITECTURES = "8.0;8.6;8.9;9.0+PTX"
 # results agree between machines to rounding.  Index and geometry kernels never contract.
 CONTRACTED = {
     "set_attention",
-    "linear_attention_tiles",
+    "set_attention_backward",
+    "scattered_linear_attention",
     "selective_scan",
     "causal_conv1d",
     "depthwise_conv",

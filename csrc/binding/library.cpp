@@ -48,7 +48,17 @@ P3D_DEFINE_LIBRARY(P3D_LIBRARY, m) {
   m.def(
       "set_partition(Tensor cell_in_window, Tensor order, Tensor offsets, "
       "int set_size) -> "
-      "(Tensor voxel_of_slot, Tensor repeated, Tensor slot_of_voxel)");
+      "(Tensor voxel_of_slot, Tensor repeated, Tensor slot_of_voxel, Tensor order, Tensor "
+      "offsets)");
+
+  // Attention inside sets.
+  m.def(
+      "set_attention(Tensor query, Tensor key, Tensor value, Tensor order, Tensor offsets, "
+      "bool keep_log_sum) -> (Tensor result, Tensor log_sum)");
+  m.def(
+      "set_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor result, "
+      "Tensor log_sum, Tensor order, Tensor offsets) -> (Tensor grad_query, Tensor grad_key, "
+      "Tensor grad_value)");
 
   // Sparse convolutions.
   m.def("subm_index(Tensor coords, int batch_size, int[] spatial_shape, int[] kernel) -> Tensor");
@@ -59,18 +69,6 @@ P3D_DEFINE_LIBRARY(P3D_LIBRARY, m) {
       "depthwise_conv_backward(Tensor grad, Tensor features, Tensor[] neighbours, "
       "Tensor[] weights, int[] first_channels, bool residual, bool needs_features, "
       "bool needs_weights) -> (Tensor grad_features, Tensor[] grad_weights)");
-
-  // Attention inside windows.  Gradients of query, key and value lie side by side in one tensor
-  // (rows, heads * (2 * key width + value width)).
-  m.def(
-      "scattered_linear_attention(Tensor query, Tensor key, Tensor value, Tensor offsets, "
-      "Tensor? order, float epsilon) -> Tensor");
-  m.def(
-      "scattered_linear_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, "
-      "Tensor offsets, Tensor? order, float epsilon) -> Tensor");
-  m.def(
-      "scattered_linear_attention_qkv(Tensor qkv, Tensor offsets, Tensor? order, float epsilon) "
-      "-> Tensor");
 
   // Boxes.  A limit of -1 means none; a measure is a BoxMeasure of
   // common/rotated_box.h.

@@ -17,6 +17,19 @@
 #define P3D_CLONES
 #endif
 
+// Defines a function several times where not only its instructions but also its shape, such as the
+// size of a tile held in registers, depends on the machine: `define(attributes, bytes)` has to
+// expand to the definition for machines with vector registers of that many bytes.  The loader
+// picks.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define P3D_FOR_EACH_MACHINE(define)                        \
+  define(__attribute__((target("arch=x86-64-v4"))), 64)     \
+      define(__attribute__((target("arch=x86-64-v3"))), 32) \
+          define(__attribute__((target("default"))), 16)
+#else
+#define P3D_FOR_EACH_MACHINE(define) define(, 16)
+#endif
+
 // For the bodies that such functions share: what is not inlined is not compiled for the newer
 // machine.
 #define P3D_INLINE inline __attribute__((always_inline))
@@ -58,23 +71,6 @@ void for_each_dynamic(int workers, int64_t count, int64_t grain, const Body &bod
   }
 #pragma omp parallel for num_threads(workers) schedule(dynamic, grain)
   for (int64_t item = 0; item < count; ++item) body(item);
-}
-
-// The same with something that each worker makes once, such as scratch memory:
-// calls body(made, item).
-template <typename Make, typename Body>
-void for_each_dynamic_with(int workers, int64_t count, const Make &make, const Body &body) {
-  if (workers <= 1) {
-    auto made = make();
-    for (int64_t item = 0; item < count; ++item) body(made, item);
-    return;
-  }
-#pragma omp parallel num_threads(workers)
-  {
-    auto made = make();
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t item = 0; item < count; ++item) body(made, item);
-  }
 }
 
 }  // namespace perception3d

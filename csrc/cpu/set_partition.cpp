@@ -71,7 +71,7 @@ class WindowSorter {
 // Slot k of the window's `slots` holds the sorted voxel floor(k * count / slots).  Since count <=
 // slots the quotient grows by at most one per slot, which a running remainder tells.
 void fill_window(const std::vector<Voxel>& sorted, int64_t first_slot, int64_t slots,
-                 int64_t* voxel_of_slot, bool* repeated, int64_t* slot_of_voxel) {
+                 int64_t* voxel_of_slot, bool* repeated, int64_t* slot_of_voxel, int64_t* member) {
   const int64_t count = static_cast<int64_t>(sorted.size());
   int64_t remainder = slots - count;  // makes slot 0 start voxel 0
   int64_t i = -1;
@@ -81,6 +81,7 @@ void fill_window(const std::vector<Voxel>& sorted, int64_t first_slot, int64_t s
     if (starts) {
       remainder -= slots;
       slot_of_voxel[sorted[++i].row] = slot;
+      member[i] = sorted[i].row;
     }
     voxel_of_slot[slot] = sorted[i].row;
     repeated[slot] = !starts;
@@ -99,7 +100,7 @@ void count_sets(const int64_t* offsets, int64_t num_windows, int64_t set_size, i
 
 void fill_sets(const int32_t* cell_in_window, const int64_t* order, const int64_t* offsets,
                const int64_t* first_set, int64_t num_voxels, int64_t num_windows, int64_t set_size,
-               int64_t* voxel_of_slot, bool* repeated, int64_t* slot_of_voxel, int threads) {
+               const SetTables& tables, int threads) {
   const int64_t all_slots = first_set[num_windows] * set_size;
   const int workers = worker_count(threads, num_voxels, kVoxelsPerWorker);
   for_each_dynamic(workers, num_windows, kWindowsPerTurn, [&](int64_t window) {
@@ -108,11 +109,18 @@ void fill_sets(const int32_t* cell_in_window, const int64_t* order, const int64_
     if (count == 0) return;
     sorter.load(cell_in_window, order + offsets[window], count);
     const int64_t first_slot = first_set[window] * set_size;
-    const int64_t slots = (first_set[window + 1] - first_set[window]) * set_size;
-    fill_window(sorter.y_major(), first_slot, slots, voxel_of_slot, repeated, slot_of_voxel);
-    fill_window(sorter.x_major(), first_slot, slots, voxel_of_slot + all_slots,
-                repeated + all_slots, slot_of_voxel + num_voxels);
+    const int64_t sets = first_set[window + 1] - first_set[window];
+    fill_window(sorter.y_major(), first_slot, sets * set_size, tables.voxel_of_slot,
+                tables.repeated, tables.slot_of_voxel, tables.member + offsets[window]);
+    fill_window(sorter.x_major(), first_slot, sets * set_size, tables.voxel_of_slot + all_slots,
+                tables.repeated + all_slots, tables.slot_of_voxel + num_voxels,
+                tables.member + num_voxels + offsets[window]);
+    // Slot 0 of set j starts the sorted voxel floor(j * count / sets), in both orders.
+    for (int64_t j = 0; j < sets; ++j) {
+      tables.set_offset[first_set[window] + j] = offsets[window] + j * count / sets;
+    }
   });
+  tables.set_offset[first_set[num_windows]] = num_voxels;
 }
 
 }  // namespace perception3d

@@ -61,7 +61,7 @@ def sets_of_grid(coords: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     _, order, offsets, cells = window_partition(
         coords, 1, grid.shape[::-1], grid.window[::-1], grid.shift[::-1]
     )
-    voxel_of_slot, repeated, _ = set_partition(cells, order, offsets, grid.set_size)
+    voxel_of_slot, repeated, *_ = set_partition(cells, order, offsets, grid.set_size)
     return voxel_of_slot, repeated
 
 

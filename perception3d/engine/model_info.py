@@ -1,15 +1,16 @@
 """Parameters and arithmetic of a network, part by part, on a real batch."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 
+from perception3d.layers.linear import has_onednn
+from perception3d.ops.library import load_library
 from perception3d.structures import Batch, SetPartition, SparseVoxels
-
-aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class ModelInfo:
 def examine(net: nn.Module, batch: Batch) -> ModelInfo:
     """Run a network once and count.
 
-    Sparse parts are counted from the rows that the batch really has; attention over all slots of
-    its sets, repeated ones included, as they are computed.
+    Sparse parts are counted from the rows that the batch really has, attention from the true
+    members of its sets.
 
     Args:
         net: forward(batch) runs all parts; set to eval mode.
@@ -74,14 +75,10 @@ def examine(net: nn.Module, batch: Batch) -> ModelInfo:
         return look
 
     hooks = [child.register_forward_hook(watch(name)) for name, child in net.named_children()]
-    counter = FlopCounterMode(
-        display=False,
-        depth=2,
-        custom_mapping={
-            # not in torch's own table
-            aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention_flops,
-        },
-    )
+    formulas: dict[Any, Any] = {load_library().set_attention: _SetAttentionFlops()}
+    if has_onednn():
+        formulas[torch.ops.mkldnn._linear_pointwise] = _linear_flops
+    counter = FlopCounterMode(display=False, depth=2, custom_mapping=formulas)
     try:
         with torch.no_grad(), counter:
             net(batch)
@@ -115,15 +112,29 @@ def _collect_sets(voxels: SparseVoxels, partitions: dict[int, tuple[int, int]]) 
             partitions[id(table)] = (orders * sets, slots)
 
 
-def _cpu_attention_flops(
-    query: tuple[int, ...],
-    key: tuple[int, ...],
-    value: tuple[int, ...],
-    *arguments: Any,
-    out_shape: Any = None,
-    **options: Any,
+def _linear_flops(
+    rows: tuple[int, ...], weight: tuple[int, ...], *arguments: Any, out_shape: Any = None
 ) -> int:
-    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]  # torch's
+    return 2 * math.prod(rows) * weight[0]
+
+
+class _SetAttentionFlops:
+    """Two products of every query with the keys of its set; needs the sets, not their shape."""
+
+    _get_raw = True
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        order: Tensor,
+        offsets: Tensor,
+        *arguments: Any,
+        **options: Any,
+    ) -> int:
+        pairs = int((offsets.diff() ** 2).sum())
+        return 2 * (2 * pairs * query.shape[1] * query.shape[2])
 
 
 def report(info: ModelInfo) -> str:

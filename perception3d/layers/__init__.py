@@ -1,6 +1,7 @@
 """Building blocks of the networks."""
 
 from perception3d.layers.attention import SetAttention, SetEncoderLayer, SetTransformer
+from perception3d.layers.linear import RowLinear, linear
 from perception3d.layers.normalization import RowBatchNorm
 from perception3d.layers.pooling import (
     AttentionPooling,
@@ -26,6 +27,7 @@ __all__ = [
     "PooledCells",
     "PositionEmbedding",
     "RowBatchNorm",
+    "RowLinear",
     "SetAttention",
     "SetEncoderLayer",
     "SetTransformer",
@@ -33,5 +35,6 @@ __all__ = [
     "SparseConvBlock",
     "SparseResidualBlock",
     "SubMConv3d",
+    "linear",
     "pool_cells",
 ]

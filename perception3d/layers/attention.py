@@ -1,13 +1,9 @@
 """Set attention: every voxel attends to the voxels of its set."""
 
-from collections.abc import Callable
-
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perception3d.layers.linear import ACTIVATIONS, RowLinear, linear
 from perception3d.ops.set_attention import set_attention
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
 
 class SetAttention(nn.Module):
@@ -31,28 +27,20 @@ class SetAttention(nn.Module):
             )
         self.heads = heads
         self.qkv = nn.Linear(channels, 3 * channels)
-        self.out = nn.Linear(channels, channels)
+        self.out = RowLinear(channels, channels)
         # The initial state of nn.MultiheadAttention.
         nn.init.xavier_uniform_(self.qkv.weight)
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.out.bias)
 
-    def forward(
-        self,
-        features: Tensor,
-        position: Tensor,
-        voxel_of_slot: Tensor,
-        repeated: Tensor,
-        slot_of_voxel: Tensor,
-    ) -> Tensor:
+    def forward(self, features: Tensor, position: Tensor, order: Tensor, offsets: Tensor) -> Tensor:
         """Attend.
 
         Args:
             features: (N, C).
             position: (N, C) embedding.
-            voxel_of_slot: (sets, S) int64, of one sort order of a SetPartition.
-            repeated: (sets, S) bool, slots that are no key.
-            slot_of_voxel: (N,) int64.
+            order: (N,) int64, voxels set by set: one sort order of a SetPartition, or Windows'.
+            offsets: (sets + 1,) int64, set s holds the voxels order[offsets[s]:offsets[s + 1]].
 
         Returns:
             (N, C).
@@ -60,11 +48,11 @@ class SetAttention(nn.Module):
         count, channels = features.shape
         split = 2 * channels
         placed = features + position.to(features.dtype)
-        query_key = F.linear(placed, self.qkv.weight[:split], self.qkv.bias[:split])
-        value = F.linear(features, self.qkv.weight[split:], self.qkv.bias[split:])
+        query_key = linear(placed, self.qkv.weight[:split], self.qkv.bias[:split])
+        value = linear(features, self.qkv.weight[split:], self.qkv.bias[split:])
         query, key = query_key.view(count, 2, self.heads, channels // self.heads).unbind(1)
         value = value.view(count, self.heads, channels // self.heads)
-        mixed = set_attention(query, key, value, voxel_of_slot, repeated, slot_of_voxel)
+        mixed = set_attention(query, key, value, order, offsets)
         result: Tensor = self.out(mixed.reshape(count, channels))
         return result
 
@@ -91,25 +79,18 @@ class SetTransformer(nn.Module):
                 f"SetTransformer: activation must be one of {sorted(ACTIVATIONS)}, "
                 f"got {activation!r}"
             )
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation
         self.attention = SetAttention(channels, heads)
-        self.linear1 = nn.Linear(channels, feedforward)
-        self.linear2 = nn.Linear(feedforward, channels)
+        self.linear1 = RowLinear(channels, feedforward)
+        self.linear2 = RowLinear(feedforward, channels)
         self.norm1 = nn.LayerNorm(channels)
         self.norm2 = nn.LayerNorm(channels)
 
-    def forward(
-        self,
-        features: Tensor,
-        position: Tensor,
-        voxel_of_slot: Tensor,
-        repeated: Tensor,
-        slot_of_voxel: Tensor,
-    ) -> Tensor:
+    def forward(self, features: Tensor, position: Tensor, order: Tensor, offsets: Tensor) -> Tensor:
         """Transform (N, C) features; arguments as `SetAttention.forward`."""
-        mixed = self.attention(features, position, voxel_of_slot, repeated, slot_of_voxel)
+        mixed = self.attention(features, position, order, offsets)
         attended: Tensor = self.norm1(features + mixed)
-        hidden = self.activation(self.linear1(attended))
+        hidden = linear(attended, self.linear1.weight, self.linear1.bias, self.activation)
         result: Tensor = self.norm2(attended + self.linear2(hidden))
         return result
 
@@ -127,15 +108,8 @@ class SetEncoderLayer(nn.Module):
         self.inner = SetTransformer(channels, heads, feedforward, activation)
         self.norm = nn.LayerNorm(channels)
 
-    def forward(
-        self,
-        features: Tensor,
-        position: Tensor,
-        voxel_of_slot: Tensor,
-        repeated: Tensor,
-        slot_of_voxel: Tensor,
-    ) -> Tensor:
+    def forward(self, features: Tensor, position: Tensor, order: Tensor, offsets: Tensor) -> Tensor:
         """Transform (N, C) features; arguments as `SetAttention.forward`."""
-        inner = self.inner(features, position, voxel_of_slot, repeated, slot_of_voxel)
+        inner = self.inner(features, position, order, offsets)
         result: Tensor = self.norm(inner + features)
         return result

@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perception3d.layers.linear import RowLinear, linear
 from perception3d.ops.segment_reduce import segment_reduce
 from perception3d.structures import SparseVoxels, WindowSpec
 
@@ -115,7 +115,7 @@ class LinearPooling(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, int, int]) -> None:
         super().__init__()
         self.stride = stride
-        self.linear = nn.Linear(in_channels * math.prod(stride), out_channels, bias=False)
+        self.linear = RowLinear(in_channels * math.prod(stride), out_channels, bias=False)
         self.norm = nn.LayerNorm(out_channels)
 
     def forward(self, voxels: SparseVoxels) -> SparseVoxels:
@@ -174,10 +174,10 @@ class AttentionPooling(nn.Module):
         weight_q, weight_k, weight_v = self.qkv.weight.chunk(3)
         bias_q, bias_k, bias_v = self.qkv.bias.chunk(3)
         # key = W (feature + position) + b: the second part is the same for every cell.
-        query = self._heads(F.linear(maximum, weight_q, bias_q))
-        key_of_slot = self._heads(F.linear(self.position, weight_k, bias_k))
-        key = self._heads(F.linear(features, weight_k))
-        value = self._heads(F.linear(features, weight_v))
+        query = self._heads(linear(maximum, weight_q, bias_q))
+        key_of_slot = self._heads(linear(self.position, weight_k, bias_k))
+        key = self._heads(linear(features, weight_k))
+        value = self._heads(linear(features, weight_v))
         with torch.autocast(features.device.type, enabled=False):
             scores = torch.einsum("mhd,vhd->mvh", query, key_of_slot).flatten(0, 1)
             own = (query[cells.cell_of_voxel] * key).sum(-1)

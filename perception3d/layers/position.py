@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from perception3d.layers.linear import RowLinear
 from perception3d.layers.normalization import RowBatchNorm
 
 # Haiyang-W/DSVT: pcdet/models/backbones_3d/dsvt_input_layer.py writes pi like this.
@@ -31,7 +32,7 @@ class PositionEmbedding(nn.Module):
         self.normalize = normalize
         self.linear1 = nn.Linear(3 if window[0] > 1 else 2, channels)
         self.norm = RowBatchNorm(channels)
-        self.linear2 = nn.Linear(channels, channels)
+        self.linear2 = RowLinear(channels, channels)
 
     @property
     def num_cells(self) -> int:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from perception3d.checks import FLOATS, check_tensor
+from perception3d.layers.linear import RowLinear
 from perception3d.layers.normalization import RowBatchNorm
 from perception3d.models.voxelizer import cell_centers
 from perception3d.ops.segment_reduce import segment_reduce
@@ -27,7 +28,7 @@ class PointLayer(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, use_norm: bool = True) -> None:
         super().__init__()
-        self.linear = nn.Linear(in_channels, out_channels, bias=not use_norm)
+        self.linear = RowLinear(in_channels, out_channels, bias=not use_norm)
         self.norm = (
             RowBatchNorm(out_channels, eps=_NORM_EPS, momentum=_NORM_MOMENTUM)
             if use_norm

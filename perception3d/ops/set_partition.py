@@ -11,7 +11,7 @@ native = load_library()
 
 def set_partition(
     cell_in_window: Tensor, order: Tensor, offsets: Tensor, set_size: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Cut every window into sets of `set_size` slots, in two sort orders.
 
     A window of n voxels gets q = ceil(n / S) sets; slot t of set j holds its sorted voxel number
@@ -28,6 +28,9 @@ def set_partition(
         voxel_of_slot: (2, sets, S) int64; dimension 0: y-major (y, x, z), x-major (x, y, z).
         repeated: (2, sets, S) bool, true where a slot repeats the voxel of the slot before it.
         slot_of_voxel: (2, N) int64, first slot (set * S + slot) that holds each voxel.
+        set_order: (2, N) int64, the true members of the sets, set by set.
+        set_offsets: (sets + 1,) int64, in sort order o set s holds the voxels
+            set_order[o, set_offsets[s]:set_offsets[s + 1]].
 
     Raises:
         TypeError, ValueError: shape, dtype, device, or a set size below 1.
@@ -42,19 +45,21 @@ def set_partition(
         raise ValueError("set_partition: offsets must be (W + 1,) int64 with W >= 0, got (0,)")
     if set_size < 1:
         raise ValueError(f"set_partition: set_size must be >= 1, got {set_size}")
-    voxel_of_slot, repeated, slot_of_voxel = native.set_partition(
+    tables: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = native.set_partition(
         cell_in_window.contiguous(), order.contiguous(), offsets.contiguous(), set_size
     )
-    return voxel_of_slot, repeated, slot_of_voxel
+    return tables
 
 
 @fake_kernel("set_partition")
 def _fake(
     cell_in_window: Tensor, order: Tensor, offsets: Tensor, set_size: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     sets = torch.library.get_ctx().new_dynamic_size()
     return (
         order.new_empty((2, sets, set_size)),
         order.new_empty((2, sets, set_size), dtype=torch.bool),
         order.new_empty((2, cell_in_window.shape[0])),
+        order.new_empty((2, cell_in_window.shape[0])),
+        order.new_empty((sets + 1,)),
     )

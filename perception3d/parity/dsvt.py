@@ -27,7 +27,8 @@ def replay_encoder_layer(case: Case, device: torch.device) -> dict[str, object]:
     _check_dropout(case)
     voxel_of_slot = case.tensor("in.set_voxel_inds", device).long()
     repeated = case.tensor("in.set_voxel_mask", device).bool()
-    slot_of_voxel = first_slots(voxel_of_slot, repeated, case.array("in.features").shape[0])
+    order = voxel_of_slot[~repeated]
+    offsets = torch.cat([order.new_zeros(1), (~repeated).sum(1).cumsum(0)])
 
     def build() -> tuple[nn.Module, Mapping[str, str]]:
         layer = SetEncoderLayer(
@@ -42,7 +43,7 @@ def replay_encoder_layer(case: Case, device: torch.device) -> dict[str, object]:
         assert isinstance(layer, SetEncoderLayer)
         inner: list[Tensor] = []
         layer.inner.register_forward_hook(lambda _module, _inputs, output: inner.append(output))
-        features = layer(inputs["features"], inputs["pos"], voxel_of_slot, repeated, slot_of_voxel)
+        features = layer(inputs["features"], inputs["pos"], order, offsets)
         # There is one write-back here, so the variant for export is the same result.
         named = {
             "features": features,
@@ -119,14 +120,6 @@ def _build_neck(case: Case) -> nn.Module:
     neck = build_bev_backbone(case.config["bev_backbone"])
     load_official(neck, case.parameters("backbone_2d."), "dsvt", part="backbone_2d")
     return neck
-
-
-def first_slots(voxel_of_slot: Tensor, repeated: Tensor, num_voxels: int) -> Tensor:
-    """Return the slot (N,) that holds each voxel and repeats no other slot."""
-    own = torch.nonzero(~repeated.flatten()).squeeze(1)
-    slots = voxel_of_slot.new_zeros(num_voxels)
-    slots[voxel_of_slot.flatten()[own]] = own
-    return slots
 
 
 def _record_stages(backbone: DSVT, named: dict[str, Tensor]) -> None:

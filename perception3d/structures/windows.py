@@ -75,8 +75,12 @@ class SetPartition:
             repeats some of them, in adjacent slots.
         repeated: (2, sets, S) bool, true where a slot repeats the voxel of the slot before it.
         slot_of_voxel: (2, N) int64, first slot (set * S + slot) that holds each voxel.
+        order: (2, N) int64, the true members of the sets, set by set.
+        offsets: (sets + 1,) int64, set s holds the voxels order[:, offsets[s]:offsets[s + 1]].
     """
 
     voxel_of_slot: Tensor
     repeated: Tensor
     slot_of_voxel: Tensor
+    order: Tensor
+    offsets: Tensor

@@ -23,8 +23,8 @@ class Attend(nn.Module):
     def forward(self, voxels: SparseVoxels) -> SparseVoxels:
         sets = voxels.sets(WindowSpec((1, 4, 4)), 6)
         heads = self.project(voxels.features).view(-1, 2, 4)
-        tables = (sets.voxel_of_slot[0], sets.repeated[0], sets.slot_of_voxel[0])
-        return voxels.with_features(set_attention(heads, heads, heads, *tables).flatten(1))
+        mixed = set_attention(heads, heads, heads, sets.order[0], sets.offsets)
+        return voxels.with_features(mixed.flatten(1))
 
 
 class Net(nn.Module):
@@ -61,7 +61,8 @@ def test_operations_counted_by_hand(batch: Batch) -> None:
     # -> ceil(12 / 6) + ceil(8 / 6) = 4 sets, in two sort orders
     assert info.sets == ((8, 6),)
     linear = 2 * 20 * 5 * 8
-    attention = 2 * (2 * 4 * 2 * 6 * 6 * 4)  # two products; sets, heads, slots, slots, width
+    pairs = 6 * 6 + 6 * 6 + 4 * 4 + 4 * 4  # the sets of 12 and of 8 voxels are filled evenly
+    attention = 2 * (2 * pairs * 2 * 4)  # two products; pairs, heads, width
     assert backbone.flops == linear + attention
     assert neck.flops == 2 * 64 * 8 * 3 * 9
     assert total.flops == backbone.flops + neck.flops

@@ -9,12 +9,13 @@ from perception3d.ops.set_partition import set_partition
 
 
 def one_window_tables(count: int, set_size: int) -> tuple[torch.Tensor, ...]:
-    """Sets of one window that is a column of cells; y-major order."""
+    """Slots and members of the sets of one window that is a column of cells; y-major order."""
     cells = torch.zeros(count, 3, dtype=torch.int32)
     cells[:, 2] = torch.randperm(count).int()
     offsets = torch.tensor([0, count]) if count else torch.zeros(1, dtype=torch.int64)
     tables = set_partition(cells, torch.arange(count), offsets, set_size)
-    return tuple(table[0] for table in tables)
+    voxel_of_slot, repeated, _, order, set_offsets = tables
+    return voxel_of_slot[0], repeated[0], order[0], set_offsets
 
 
 def torch_attention(layer: SetAttention, features, position, voxel_of_slot, repeated):
@@ -40,7 +41,7 @@ def test_equals_multi_head_attention_per_set(count: int, set_size: int):
     features, position = torch.randn(2, count, 12, dtype=torch.float64)
     tables = one_window_tables(count, set_size)
     expected = torch_attention(layer, features, position, *tables[:2])
-    torch.testing.assert_close(layer(features, position, *tables), expected)
+    torch.testing.assert_close(layer(features, position, *tables[2:]), expected)
 
 
 def test_initial_state_is_that_of_multi_head_attention():
@@ -55,7 +56,7 @@ def test_initial_state_is_that_of_multi_head_attention():
 def test_encoder_layer_takes_no_voxels(activation: str):
     layer = SetEncoderLayer(8, 2, 16, activation)
     features = torch.randn(0, 8, requires_grad=True)
-    result = layer(features, torch.randn(0, 8), *one_window_tables(0, 4))
+    result = layer(features, torch.randn(0, 8), *one_window_tables(0, 4)[2:])
     assert result.shape == (0, 8)
     result.sum().backward()
     assert layer.inner.attention.qkv.weight.grad is not None

@@ -21,10 +21,14 @@ def test_orders_by_hand(partition):
     # Rows 0..3 with (x, y, z) = (1, 0, 0), (0, 1, 0), (0, 1, 1), (0, 0, 0).
     cells = cells_zyx((0, 0, 1), (0, 1, 0), (1, 1, 0), (0, 0, 0))
     order, offsets = torch.tensor([2, 0, 3, 1]), torch.tensor([0, 4])
-    voxel_of_slot, repeated, slot_of_voxel = partition(cells, order, offsets, 4)
+    voxel_of_slot, repeated, slot_of_voxel, set_order, set_offsets = partition(
+        cells, order, offsets, 4
+    )
     assert voxel_of_slot.tolist() == [[[3, 0, 1, 2]], [[3, 1, 2, 0]]]
     assert not repeated.any()
     assert slot_of_voxel.tolist() == [[1, 2, 3, 0], [3, 1, 2, 0]]
+    assert set_order.tolist() == voxel_of_slot[:, 0].tolist()
+    assert set_offsets.tolist() == [0, 4]
 
 
 @BOTH
@@ -43,21 +47,27 @@ def test_orders_by_hand(partition):
 def test_slots_by_hand(partition, voxels, set_size, slots):
     cells = cells_zyx(*((0, 0, x) for x in range(voxels)))
     order, offsets = torch.arange(voxels), torch.tensor([0, voxels])
-    voxel_of_slot, repeated, slot_of_voxel = partition(cells, order, offsets, set_size)
+    voxel_of_slot, repeated, slot_of_voxel, set_order, set_offsets = partition(
+        cells, order, offsets, set_size
+    )
     assert voxel_of_slot.tolist() == [slots, slots]
     flat = [voxel for row in slots for voxel in row]
     assert slot_of_voxel[0].tolist() == [flat.index(voxel) for voxel in range(voxels)]
     wanted = [[t > 0 and row[t] == row[t - 1] for t in range(set_size)] for row in slots]
     assert repeated.tolist() == [wanted, wanted]
+    assert set_order.tolist() == [list(range(voxels))] * 2
+    assert set_offsets.tolist() == [row[0] for row in slots] + [voxels]
 
 
 @BOTH
 def test_windows_come_one_after_the_other(partition):
     cells = cells_zyx(*((0, 0, x) for x in (0, 1, 2, 0, 1)))
     order, offsets = torch.tensor([3, 4, 0, 1, 2]), torch.tensor([0, 2, 2, 5])  # one is empty
-    voxel_of_slot, _, slot_of_voxel = partition(cells, order, offsets, 2)
+    voxel_of_slot, _, slot_of_voxel, set_order, set_offsets = partition(cells, order, offsets, 2)
     assert voxel_of_slot[0].tolist() == [[3, 4], [0, 0], [1, 2]]
     assert slot_of_voxel[0].tolist() == [2, 4, 5, 0, 1]
+    assert set_order[0].tolist() == [3, 4, 0, 1, 2]
+    assert set_offsets.tolist() == [0, 2, 3, 5]
 
 
 @BOTH
@@ -65,7 +75,9 @@ def test_no_voxels(partition):
     nothing = torch.zeros(0, dtype=torch.int64)
     for offsets in (torch.tensor([0]), torch.tensor([0, 0, 0])):
         result = partition(cells_zyx(), nothing, offsets, 36)
-        assert [tuple(table.shape) for table in result] == [(2, 0, 36), (2, 0, 36), (2, 0)]
+        shapes = [(2, 0, 36), (2, 0, 36), (2, 0), (2, 0), (1,)]
+        assert [tuple(table.shape) for table in result] == shapes
+        assert result[-1].item() == 0
 
 
 @pytest.mark.parametrize("count", [1, 40, 800, 50_000])
@@ -98,11 +110,13 @@ def test_properties(voxels, set_size, window):
     window_of_voxel, order, offsets, cells = window_partition(
         coords, batch_size, shape, window, (0, 1, 2)
     )
-    tables = set_partition(cells, order, offsets, set_size)
-    for voxel_of_slot, repeated, slot_of_voxel in zip(*tables, strict=True):
+    *tables, set_offsets = set_partition(cells, order, offsets, set_size)
+    for voxel_of_slot, repeated, slot_of_voxel, set_order in zip(*tables, strict=True):
         assert not repeated[:, 0].any()  # no set without a true member
         true_members = voxel_of_slot[~repeated]
         assert sorted(true_members.tolist()) == list(range(count))  # each in one set, once
+        assert torch.equal(set_order, true_members)
+        assert torch.equal(set_offsets.diff(), (~repeated).sum(1))
         assert torch.equal(voxel_of_slot.flatten()[slot_of_voxel], torch.arange(count))
         assert not repeated.flatten()[slot_of_voxel].any()
         assert torch.equal(repeated[:, 1:], voxel_of_slot[:, 1:] == voxel_of_slot[:, :-1])
@@ -129,6 +143,8 @@ def test_order_of_voxels_does_not_matter(voxels, seed):
     assert torch.equal(shuffle[shuffled[0]], plain[0])
     assert torch.equal(shuffled[1], plain[1])
     assert torch.equal(shuffled[2], plain[2][:, shuffle])
+    assert torch.equal(shuffle[shuffled[3]], plain[3])
+    assert torch.equal(shuffled[4], plain[4])
 
 
 def test_non_contiguous_tables():

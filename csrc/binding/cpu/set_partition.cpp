@@ -32,8 +32,10 @@ void check_tables(const int64_t* order, const int64_t* offsets, int64_t num_voxe
   }
 }
 
-std::tuple<Tensor, Tensor, Tensor> set_partition(const Tensor& cell_in_window, const Tensor& order,
-                                                 const Tensor& offsets, int64_t set_size) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> set_partition(const Tensor& cell_in_window,
+                                                                 const Tensor& order,
+                                                                 const Tensor& offsets,
+                                                                 int64_t set_size) {
   const char* op = "set_partition";
   check_cpu(op, "cell_in_window", cell_in_window, ScalarType::Int, 2);
   check_size(op, "cell_in_window", cell_in_window, 1, 3);
@@ -54,11 +56,15 @@ std::tuple<Tensor, Tensor, Tensor> set_partition(const Tensor& cell_in_window, c
   Tensor voxel_of_slot = torch::stable::new_empty(order, {2, sets, set_size});
   Tensor repeated = torch::stable::new_empty(order, {2, sets, set_size}, ScalarType::Bool);
   Tensor slot_of_voxel = torch::stable::new_empty(order, {2, num_voxels});
+  Tensor member = torch::stable::new_empty(order, {2, num_voxels});
+  Tensor set_offset = torch::stable::new_empty(order, {sets + 1});
+  const SetTables tables{
+      voxel_of_slot.mutable_data_ptr<int64_t>(), repeated.mutable_data_ptr<bool>(),
+      slot_of_voxel.mutable_data_ptr<int64_t>(), member.mutable_data_ptr<int64_t>(),
+      set_offset.mutable_data_ptr<int64_t>()};
   fill_sets(cell_in_window.const_data_ptr<int32_t>(), row, offset, first_set.data(), num_voxels,
-            num_windows, set_size, voxel_of_slot.mutable_data_ptr<int64_t>(),
-            repeated.mutable_data_ptr<bool>(), slot_of_voxel.mutable_data_ptr<int64_t>(),
-            static_cast<int>(torch::stable::get_num_threads()));
-  return {voxel_of_slot, repeated, slot_of_voxel};
+            num_windows, set_size, tables, static_cast<int>(torch::stable::get_num_threads()));
+  return {voxel_of_slot, repeated, slot_of_voxel, member, set_offset};
 }
 
 }  // namespace

@@ -73,13 +73,7 @@ class DSVTBlock(nn.Module):
 
     def _transform(self, sets: SetPartition, features: Tensor, *positions: Tensor) -> Tensor:
         for order, layer in enumerate(self.layers):
-            features = layer(
-                features,
-                positions[order],
-                sets.voxel_of_slot[order],
-                sets.repeated[order],
-                sets.slot_of_voxel[order],
-            )
+            features = layer(features, positions[order], sets.order[order], sets.offsets)
         return features
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 def set_partition(
     cell_in_window: Tensor, order: Tensor, offsets: Tensor, set_size: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Cut windows into sets; see `perception3d.ops.set_partition`."""
     counts = offsets.diff()
     sets_of_window = torch.div(counts + set_size - 1, set_size, rounding_mode="floor")
@@ -36,7 +36,11 @@ def set_partition(
     first = (~repeated).flatten().nonzero().squeeze(1)  # one slot per voxel
     slot_of_voxel = torch.empty((2, order.shape[0]), dtype=torch.int64, device=order.device)
     slot_of_voxel.scatter_(1, voxel_of_slot.flatten(1)[:, first], first.expand(2, -1))
-    return voxel_of_slot, repeated.expand(2, -1, -1).contiguous(), slot_of_voxel
+    set_order = voxel_of_slot.flatten(1)[:, first]
+    members = (~repeated).sum(1)
+    set_offsets = torch.cat([members.new_zeros(1), members.cumsum(0)])
+    repeated = repeated.expand(2, -1, -1).contiguous()
+    return voxel_of_slot, repeated, slot_of_voxel, set_order, set_offsets
 
 
 def _sort_rows(order: Tensor, keys: tuple[Tensor, ...]) -> Tensor:
