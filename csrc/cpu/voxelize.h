@@ -3,15 +3,9 @@
 
 #include <cstdint>
 
-namespace perception3d {
+#include "common/voxel_grid.h"
 
-struct VoxelGrid {
-  int64_t batch_size;
-  float voxel_size[3];  // x, y, z, m
-  float lower[3];       // x, y, z, m
-  int64_t cells[3];     // x, y, z; at most 2^24 each, so that float tells them apart
-  bool check_z;         // false: z is not looked at, z index 0
-};
+namespace perception3d {
 
 // points (num_points, columns), columns >= 3: x, y, z, ...; frame_of_point (num_points).  Fills
 // key_of_point with the cell number, ascending by (b, x, y, z), -1 for points outside the grid and

@@ -9,47 +9,30 @@ namespace {
 
 constexpr int64_t kVoxelsPerWorker = 32768;
 
-int64_t floor_divide(int64_t a, int64_t b) { return a / b - (a % b < 0); }
-
 // Window and cell of every coordinate of one axis: a table saves the divisions per voxel.
 struct AxisTable {
   std::vector<int32_t> window;  // counted from the window of coordinate 0
   std::vector<int32_t> cell;
 
-  AxisTable(int64_t extent, int64_t size, int64_t shift) : window(extent), cell(extent) {
-    const int64_t first = floor_divide(shift, size);
-    for (int64_t c = 0; c < extent; ++c) {
-      const int64_t w = floor_divide(c + shift, size);
+  AxisTable(const WindowGrid& grid, int axis)
+      : window(grid.spatial_shape[axis]), cell(grid.spatial_shape[axis]) {
+    const int64_t size = grid.window[axis], shift = grid.shift[axis];
+    const int64_t first = grid.first_window(axis);
+    for (int64_t c = 0; c < grid.spatial_shape[axis]; ++c) {
+      const int64_t w = WindowGrid::floor_divide(c + shift, size);
       window[c] = static_cast<int32_t>(w - first);
       cell[c] = static_cast<int32_t>(c + shift - w * size);
     }
   }
 };
 
-int64_t windows_on_axis(const WindowGrid& grid, int axis) {
-  return floor_divide(grid.spatial_shape[axis] - 1 + grid.shift[axis], grid.window[axis]) -
-         floor_divide(grid.shift[axis], grid.window[axis]) + 1;
-}
-
 }  // namespace
-
-int64_t window_key_bound(const WindowGrid& grid) {
-  return grid.batch_size * windows_on_axis(grid, 0) * windows_on_axis(grid, 1) *
-         windows_on_axis(grid, 2);
-}
 
 int64_t window_keys(const int32_t* coords, int64_t num_voxels, const WindowGrid& grid,
                     int64_t* key_of_voxel, int32_t* cell_in_window, int threads) {
-  const AxisTable z_axis(grid.spatial_shape[0], grid.window[0], grid.shift[0]);
-  const AxisTable y_axis(grid.spatial_shape[1], grid.window[1], grid.shift[1]);
-  const AxisTable x_axis(grid.spatial_shape[2], grid.window[2], grid.shift[2]);
-  const int64_t nz = windows_on_axis(grid, 0);
-  const int64_t ny = windows_on_axis(grid, 1);
-  const int64_t nx = windows_on_axis(grid, 2);
-  const int64_t z_step = grid.x_slowest ? 1 : ny * nx;
-  const int64_t y_step = grid.x_slowest ? nz : nx;
-  const int64_t x_step = grid.x_slowest ? ny * nz : 1;
-  const int64_t b_step = nx * ny * nz;
+  const AxisTable z_axis(grid, 0), y_axis(grid, 1), x_axis(grid, 2);
+  const int64_t z_step = grid.step(0), y_step = grid.step(1), x_step = grid.step(2);
+  const int64_t b_step = grid.step(3);
   const int workers = worker_count(threads, num_voxels, kVoxelsPerWorker);
   std::vector<int64_t> outside(workers, -1);
   for_each_block(workers, num_voxels, [&](int worker, int64_t begin, int64_t end) {

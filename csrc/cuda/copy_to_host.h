@@ -7,7 +7,7 @@
 
 namespace perception3d {
 
-// Copies one number and waits for the stream.
-Status copy_number_to_host(const int64_t* source, int64_t* target, Stream stream);
+// Copies numbers and waits for the stream.
+Status copy_numbers_to_host(const int64_t* source, int64_t count, int64_t* target, Stream stream);
 
 }  // namespace perception3d

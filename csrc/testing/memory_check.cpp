@@ -56,6 +56,19 @@ void MemoryMap::drop_to(size_t count) {
   last_found_ = 0;
 }
 
+bool MemoryMap::holds(const void* begin, size_t bytes, bool to_write) {
+  const uintptr_t address = reinterpret_cast<uintptr_t>(begin);
+  const Buffer* buffer = find(address);
+  if (buffer == nullptr || address + bytes > buffer->end) return false;
+  if (to_write || buffer->kind.initialized) return !to_write || buffer->kind.writable;
+  const size_t granule = buffer->kind.granule;
+  const size_t last = address + bytes - buffer->begin;
+  for (size_t i = (address - buffer->begin) / granule; i * granule < last; ++i) {
+    if (buffer->cells[i].write_phase == 0) return false;
+  }
+  return true;
+}
+
 void MemoryMap::mark_written(const void* begin, size_t bytes) {
   const uintptr_t address = reinterpret_cast<uintptr_t>(begin);
   Buffer* buffer = find(address);

@@ -42,6 +42,8 @@ class MemoryMap {
   void add(const void* begin, size_t bytes, BufferKind kind);
   size_t count() const { return buffers_.size(); }
   void drop_to(size_t count);
+  // Whether these bytes lie in one buffer and may be written, or have been written so far.
+  bool holds(const void* begin, size_t bytes, bool to_write);
   // The host wrote these bytes: they count as initialised.
   void mark_written(const void* begin, size_t bytes);
 

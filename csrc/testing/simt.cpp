@@ -50,6 +50,20 @@ void* shared_variable(const void* key, const char* name, size_t bytes, size_t gr
 
 void* dynamic_shared_memory() { return machine().dynamic_shared(); }
 
+Status host_reads(const void* begin, size_t bytes) {
+  if (bytes == 0 || memory_map().holds(begin, bytes, false)) return nullptr;
+  return "a device-wide function reads outside its buffer, or what nobody has written";
+}
+
+Status host_writes(void* begin, size_t bytes) {
+  if (bytes == 0) return nullptr;
+  if (!memory_map().holds(begin, bytes, true)) {
+    return "a device-wide function writes outside its buffer, or to an input";
+  }
+  memory_map().mark_written(begin, bytes);
+  return nullptr;
+}
+
 }  // namespace simt
 
 void check_index(int64_t index, int64_t count, const char* what) {
@@ -60,14 +74,15 @@ void check_index(int64_t index, int64_t count, const char* what) {
 }
 
 Status fill_bytes(void* target, int byte, size_t count, Stream) {
-  std::memset(target, byte, count);
-  simt::memory_map().mark_written(target, count);
-  return nullptr;
+  const Status status = simt::host_writes(target, count);
+  if (status == nullptr && count > 0) std::memset(target, byte, count);
+  return status;
 }
 
 Status copy_to_host(void* target, const void* source, size_t count, Stream) {
-  std::memcpy(target, source, count);
-  return nullptr;
+  const Status status = simt::host_reads(source, count);
+  if (status == nullptr && count > 0) std::memcpy(target, source, count);
+  return status;
 }
 
 }  // namespace perception3d

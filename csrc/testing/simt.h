@@ -55,6 +55,12 @@ void check_atomic(const void* address, size_t bytes);
 // Ends the launch with a report about the running thread.
 [[noreturn]] void fail(const char* what);
 
+// For host twins of device-wide functions: null, or a text if these bytes do not lie in one buffer
+// of the call, or if nobody has written what is to be read.
+Status host_reads(const void* begin, size_t bytes);
+// The same, and marks them as written.
+Status host_writes(void* begin, size_t bytes);
+
 void* shared_variable(const void* key, const char* name, size_t bytes, size_t granule);
 void* dynamic_shared_memory();
 

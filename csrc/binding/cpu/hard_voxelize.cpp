@@ -9,6 +9,7 @@
 
 #include "binding/cpu/voxel_grid.h"
 #include "common/check.h"
+#include "cpu/voxelize.h"
 
 namespace perception3d {
 namespace {

@@ -36,8 +36,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> voxelize(const Tensor& points,
   STD_TORCH_CHECK(bad_frame < 0, "voxelize: frame_of_point must be in 0..", batch_size - 1,
                   ", got ", frames[bad_frame], " for point ", bad_frame);
 
-  const int64_t key_bound = batch_size * grid.cells[0] * grid.cells[1] * grid.cells[2];
-  const auto groups = group_rows(keys, num_points, key_bound, threads);
+  const auto groups = group_rows(keys, num_points, grid.key_bound(), threads);
   const int64_t num_voxels = groups->num_groups();
   Tensor order = torch::stable::new_empty(points, {groups->num_kept()}, ScalarType::Long);
   Tensor offsets = torch::stable::new_empty(points, {num_voxels + 1}, ScalarType::Long);

@@ -6,27 +6,12 @@
 #include <tuple>
 #include <vector>
 
+#include "binding/grids.h"
 #include "common/check.h"
 #include "cpu/row_groups.h"
 
 namespace perception3d {
 namespace {
-
-WindowGrid window_grid(int64_t batch_size, const std::vector<int64_t>& spatial_shape,
-                       const std::vector<int64_t>& window, const std::vector<int64_t>& shift,
-                       bool x_slowest) {
-  STD_TORCH_CHECK(spatial_shape.size() == 3 && window.size() == 3 && shift.size() == 3,
-                  "window_partition: spatial_shape, window and shift must have 3 entries");
-  WindowGrid grid{batch_size, {}, {}, {}, x_slowest};
-  for (int axis = 0; axis < 3; ++axis) {
-    STD_TORCH_CHECK(spatial_shape[axis] >= 1 && window[axis] >= 1,
-                    "window_partition: spatial_shape and window must be >= 1");
-    grid.spatial_shape[axis] = spatial_shape[axis];
-    grid.window[axis] = window[axis];
-    grid.shift[axis] = shift[axis];
-  }
-  return grid;
-}
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> window_partition(
     const Tensor& coords, int64_t batch_size, std::vector<int64_t> spatial_shape,
@@ -49,7 +34,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> window_partition(
                   cells[4 * outside + 1], ", ", cells[4 * outside + 2], ", ",
                   cells[4 * outside + 3], ") in row ", outside);
 
-  const auto groups = group_rows(keys, num_voxels, window_key_bound(grid), threads);
+  const auto groups = group_rows(keys, num_voxels, grid.key_bound(), threads);
   Tensor order = torch::stable::new_empty(coords, {num_voxels}, ScalarType::Long);
   Tensor offsets = torch::stable::new_empty(coords, {groups->num_groups() + 1}, ScalarType::Long);
   std::vector<int64_t> window_keys(groups->num_groups());

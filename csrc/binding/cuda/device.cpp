@@ -4,8 +4,6 @@
 #include <cstring>
 #include <string>
 
-#include "cuda/copy_to_host.h"
-
 #if defined(P3D_SIMT)
 #include "testing/machine.h"
 #endif
@@ -26,12 +24,6 @@ void DeviceCall::check_input(const char* name, const Tensor& tensor, ScalarType 
 
 void DeviceCall::check_status(Status status) const {
   STD_TORCH_CHECK(status == nullptr, op_, ": ", status);
-}
-
-int64_t DeviceCall::read(const int64_t* number) const {
-  int64_t result = 0;
-  check_status(copy_number_to_host(number, &result, stream_));
-  return result;
 }
 
 void* DeviceCall::workspace_bytes(int64_t bytes, size_t alignment) {

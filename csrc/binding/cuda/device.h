@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "common/check.h"
 #include "common/scalar.h"
 #include "common/status.h"
+#include "cuda/copy_to_host.h"
 
 #if defined(P3D_SIMT)
 #include <mutex>
@@ -51,8 +53,13 @@ class DeviceCall {
   // Raises a RuntimeError unless the launches went well.
   void check_status(Status status) const;
 
-  // A number that a kernel wrote.  Waits for the device: once per operator, for a result's size.
-  int64_t read(const int64_t* number) const;
+  // Numbers that a kernel wrote.  Waits for the device: once per operator, for a result's size.
+  template <int kCount>
+  std::array<int64_t, kCount> read(const int64_t* numbers) const {
+    std::array<int64_t, kCount> result;
+    check_status(copy_numbers_to_host(numbers, kCount, result.data(), stream_));
+    return result;
+  }
 
  private:
   void* workspace_bytes(int64_t bytes, size_t alignment);

@@ -1,0 +1,50 @@
+// Grids from the numbers that an operator is called with, for the shells of all devices.
+#pragma once
+
+#include <vector>
+
+#include "common/check.h"
+#include "common/voxel_grid.h"
+#include "common/window_grid.h"
+
+namespace perception3d {
+
+inline VoxelGrid voxel_grid(const char* op, int64_t batch_size,
+                            const std::vector<double>& voxel_size, const std::vector<double>& lower,
+                            const std::vector<int64_t>& grid_size, bool check_z) {
+  STD_TORCH_CHECK(voxel_size.size() == 3 && lower.size() == 3 && grid_size.size() == 3, op,
+                  ": voxel_size, lower and grid_size must have 3 entries");
+  VoxelGrid grid{batch_size, {}, {}, {}, check_z};
+  double keys = static_cast<double>(batch_size);
+  for (int axis = 0; axis < 3; ++axis) {
+    STD_TORCH_CHECK(grid_size[axis] >= 1, op, ": grid_size must be >= 1, got ", grid_size[axis]);
+    grid.voxel_size[axis] = static_cast<float>(voxel_size[axis]);
+    grid.lower[axis] = static_cast<float>(lower[axis]);
+    grid.cells[axis] = grid_size[axis];
+    keys *= static_cast<double>(grid_size[axis]);
+  }
+  STD_TORCH_CHECK(keys < 9e18, op, ": the cells of all frames must be fewer than 2^63");
+  return grid;
+}
+
+inline WindowGrid window_grid(int64_t batch_size, const std::vector<int64_t>& spatial_shape,
+                              const std::vector<int64_t>& window, const std::vector<int64_t>& shift,
+                              bool x_slowest) {
+  STD_TORCH_CHECK(spatial_shape.size() == 3 && window.size() == 3 && shift.size() == 3,
+                  "window_partition: spatial_shape, window and shift must have 3 entries");
+  WindowGrid grid{batch_size, {}, {}, {}, x_slowest};
+  double windows = static_cast<double>(batch_size);  // at most
+  for (int axis = 0; axis < 3; ++axis) {
+    STD_TORCH_CHECK(spatial_shape[axis] >= 1 && window[axis] >= 1,
+                    "window_partition: spatial_shape and window must be >= 1");
+    grid.spatial_shape[axis] = spatial_shape[axis];
+    grid.window[axis] = window[axis];
+    grid.shift[axis] = shift[axis];
+    windows *= static_cast<double>(spatial_shape[axis]) / static_cast<double>(window[axis]) + 2;
+  }
+  STD_TORCH_CHECK(windows < 9e18, "window_partition: the windows of all frames must be fewer than ",
+                  "2^63");
+  return grid;
+}
+
+}  // namespace perception3d
