@@ -32,6 +32,7 @@ CONTRACTED = {
     "causal_conv1d",
     "depthwise_conv",
     "subm_conv",
+    "subm_conv_weight",
 }
 
 

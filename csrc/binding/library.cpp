@@ -69,6 +69,10 @@ P3D_DEFINE_LIBRARY(P3D_LIBRARY, m) {
       "depthwise_conv_backward(Tensor grad, Tensor features, Tensor[] neighbours, "
       "Tensor[] weights, int[] first_channels, bool residual, bool needs_features, "
       "bool needs_weights) -> (Tensor grad_features, Tensor[] grad_weights)");
+  m.def("subm_conv(Tensor features, Tensor neighbours, Tensor weight, Tensor? bias) -> Tensor");
+  m.def(
+      "subm_conv_backward(Tensor grad, Tensor features, Tensor neighbours, Tensor weight, "
+      "bool needs_features, bool needs_weight) -> (Tensor grad_features, Tensor grad_weight)");
 
   // Boxes.  A limit of -1 means none; a measure is a BoxMeasure of
   // common/rotated_box.h.

@@ -1,9 +1,9 @@
 #include "cpu/depthwise_conv.h"
 
 #include <algorithm>
-#include <atomic>
 
 #include "cpu/depthwise_rows.h"
+#include "cpu/neighbour_check.h"
 
 namespace perception3d {
 namespace {
@@ -87,13 +87,6 @@ P3D_ROWS(BFloat16)
 P3D_ROWS(Float16)
 #undef P3D_ROWS
 
-P3D_CLONES bool has_fault(const int32_t* neighbours, int64_t begin, int64_t end, int64_t rows) {
-  const int32_t count = static_cast<int32_t>(rows);
-  int32_t fault = 0;
-  for (int64_t i = begin; i < end; ++i) fault |= (neighbours[i] < -1) | (neighbours[i] >= count);
-  return fault != 0;
-}
-
 // What all threads share: converted weights, and the channels of no group.
 template <typename Scalar>
 struct Plan {
@@ -124,25 +117,19 @@ struct Plan {
   }
 };
 
-// The first group whose table names a row that does not exist, in some rows; -1: none.
+// Notes a fault in some rows, if there is one; says whether there is.
 template <typename Scalar>
-int64_t find_fault(const Plan<Scalar>& plan, int64_t begin, int64_t end, int64_t num_rows) {
+bool note_fault(const Plan<Scalar>& plan, const Rows<Scalar>& rows, int64_t num_rows,
+                NeighbourFault& fault) {
   for (size_t i = 0; i < plan.groups.size(); ++i) {
     const Group<Scalar>& group = plan.groups[i];
-    if (has_fault(group.neighbours, begin * group.taps, end * group.taps, num_rows)) {
-      return static_cast<int64_t>(i);
-    }
+    const int64_t row = find_bad_row(group.neighbours, group.taps, rows.begin, rows.end, num_rows);
+    if (row < 0) continue;
+#pragma omp critical(p3d_depthwise_fault)
+    fault = NeighbourFault{static_cast<int64_t>(i), row};
+    return true;
   }
-  return -1;
-}
-
-// Finds the row of the fault among the rows in which there is one.
-template <typename Scalar>
-NeighbourFault locate(const Plan<Scalar>& plan, int64_t begin, int64_t num_rows) {
-  if (begin < 0) return {-1, -1};
-  int64_t row = begin;
-  while (find_fault(plan, row, row + 1, num_rows) < 0) ++row;
-  return {find_fault(plan, row, row + 1, num_rows), row};
+  return false;
 }
 
 }  // namespace
@@ -153,20 +140,17 @@ NeighbourFault depthwise_conv(const DepthwiseConv<Scalar>& conv, const Scalar* f
   const Plan<Scalar> plan(conv);
   const int workers = worker_count(threads, conv.rows * plan.work, kNumbersPerWorker);
   const int64_t turns = (conv.rows + kRowsPerTurn - 1) / kRowsPerTurn;
-  std::atomic<int64_t> fault{-1};
+  NeighbourFault fault{-1, -1};
   for_each_dynamic(workers, turns, 1, [&](int64_t turn) {
     std::vector<Present> present(plan.most_taps);
     const int64_t begin = turn * kRowsPerTurn;
     const Rows<Scalar> rows{begin, std::min(conv.rows, begin + kRowsPerTurn), conv.columns,
                             conv.residual, present.data()};
-    if (find_fault(plan, begin, rows.end, conv.rows) >= 0) {
-      fault = begin;
-      return;
-    }
+    if (note_fault(plan, rows, conv.rows, fault)) return;
     for (const Group<Scalar>& group : plan.groups) forward(group, rows, features, result);
     pass_on(plan.passed_on, rows, features, result);
   });
-  return locate(plan, fault, conv.rows);
+  return fault;
 }
 
 template <typename Scalar>
@@ -180,16 +164,13 @@ NeighbourFault depthwise_conv_backward(const DepthwiseConv<Scalar>& conv, const 
   int64_t num_weights = 0;
   for (const Group<Scalar>& group : plan.groups) num_weights += group.weight.size();
   std::vector<Number> sums(grad_weight.empty() ? 0 : turns * num_weights);
-  std::atomic<int64_t> fault{-1};
+  NeighbourFault fault{-1, -1};
   for_each_dynamic(workers, turns, 1, [&](int64_t turn) {
     std::vector<Present> present(plan.most_taps);
     const int64_t begin = block_begin(conv.rows, turns, turn);
     const Rows<Scalar> rows{begin, block_begin(conv.rows, turns, turn + 1), conv.columns,
                             conv.residual, present.data()};
-    if (find_fault(plan, begin, rows.end, conv.rows) >= 0) {
-      fault = begin;
-      return;
-    }
+    if (note_fault(plan, rows, conv.rows, fault)) return;
     Number* sum = sums.empty() ? nullptr : sums.data() + turn * num_weights;
     for (const Group<Scalar>& group : plan.groups) {
       backward(group, rows, grad, features, grad_features, sum);
@@ -209,7 +190,7 @@ NeighbourFault depthwise_conv_backward(const DepthwiseConv<Scalar>& conv, const 
     }
     first += size;
   }
-  return locate(plan, fault, conv.rows);
+  return fault;
 }
 
 #define P3D_INSTANTIATE(Scalar)                                                                \

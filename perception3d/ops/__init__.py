@@ -9,6 +9,7 @@ from perception3d.ops.segment_index import segment_index
 from perception3d.ops.segment_reduce import segment_reduce
 from perception3d.ops.set_attention import set_attention
 from perception3d.ops.set_partition import set_partition
+from perception3d.ops.subm_conv import subm_conv
 from perception3d.ops.subm_index import subm_index
 from perception3d.ops.voxel_grid import voxel_grid_size
 from perception3d.ops.voxelize import voxelize
@@ -27,6 +28,7 @@ __all__ = [
     "segment_reduce",
     "set_attention",
     "set_partition",
+    "subm_conv",
     "subm_index",
     "voxel_grid_size",
     "voxelize",

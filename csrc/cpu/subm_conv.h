@@ -1,0 +1,45 @@
+// Sub-manifold convolution as products of gathered rows, and its gradients.
+#pragma once
+
+#include <cstdint>
+
+namespace perception3d {
+
+// Weights (taps, in, out) anywhere in memory: element (k, i, o) is data[k * tap + i * in + o *
+// out].
+template <typename Scalar>
+struct ConvWeight {
+  const Scalar* data;
+  int64_t tap, in, out;
+};
+
+struct ConvShape {
+  int64_t rows, taps, in_channels, out_channels;
+};
+
+// result (rows, out_channels) = bias + sum over taps k of features[neighbours[row, k]] W_k, taps
+// without a voxel left out.  features (rows, in_channels), neighbours (rows, taps); bias may be
+// null.  Returns a row whose neighbours do not exist, and then the result is incomplete; or -1.
+template <typename Scalar>
+int64_t subm_conv(const ConvShape& shape, const Scalar* features, const int32_t* neighbours,
+                  const ConvWeight<Scalar>& weight, const Scalar* bias, Scalar* result,
+                  int threads);
+
+// grad_weight (taps, in_channels, out_channels) = sum over rows of the features at each tap times
+// the gradient of the result, equal for any number of threads.  Returns as above.
+template <typename Scalar>
+int64_t subm_conv_weight_gradient(const ConvShape& shape, const Scalar* features,
+                                  const Scalar* grad, const int32_t* neighbours,
+                                  Scalar* grad_weight, int threads);
+
+// The convolution that takes gradients of results to gradients of features: on symmetric tables,
+// the same with every W_k transposed and the taps reversed.
+inline ConvShape transposed(const ConvShape& shape) {
+  return {shape.rows, shape.taps, shape.out_channels, shape.in_channels};
+}
+template <typename Scalar>
+ConvWeight<Scalar> transposed(const ConvWeight<Scalar>& weight, int64_t taps) {
+  return {weight.data + (taps - 1) * weight.tap, -weight.tap, weight.out, weight.in};
+}
+
+}  // namespace perception3d
