@@ -43,15 +43,20 @@ __global__ void __launch_bounds__(kGroupThreads) mark_groups(RowGroups<Key> grou
   if (last) groups.totals()[0] = 0;
 }
 
-// Sorts groups.keys and groups.rows, which a kernel has filled, and counts: then totals() holds the
-// number of groups and the number of rows that were not dropped.
+// Sorts groups.keys and groups.rows, which a kernel has filled.
+template <typename Key>
+Status sort_keys(const RowGroups<Key>& groups, Stream stream) {
+  return device_sort_pairs(groups.keys, groups.sorted_keys, groups.rows, groups.sorted_rows,
+                           groups.num_rows, bits_below(static_cast<int64_t>(groups.dropped) + 1),
+                           groups.scratch, groups.scratch_bytes, stream);
+}
+
+// Sorts and counts: then totals() holds the number of groups and the number of rows that were not
+// dropped.
 template <typename Key>
 Status group_rows(const RowGroups<Key>& groups, Stream stream) {
   if (groups.num_rows == 0) return fill_bytes(groups.totals(), 0, 2 * sizeof(int64_t), stream);
-  Status status =
-      device_sort_pairs(groups.keys, groups.sorted_keys, groups.rows, groups.sorted_rows,
-                        groups.num_rows, bits_below(static_cast<int64_t>(groups.dropped) + 1),
-                        groups.scratch, groups.scratch_bytes, stream);
+  Status status = sort_keys(groups, stream);
   if (status != nullptr) return status;
   status = launch(mark_groups<Key>, blocks_for(groups.num_rows), kGroupThreads, 0, stream, groups);
   if (status != nullptr) return status;
