@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace) -> None:
     import torch
 
     from perception3d.benchmark.ceilings import ceilings_by_threads
-    from perception3d.benchmark.ceilings_table import print_ceilings
+    from perception3d.benchmark.ceilings_text import print_ceilings
     from perception3d.benchmark.machine import check_device, describe_device, describe_machine
     from perception3d.benchmark.record import write_report
     from perception3d.errors import UserError

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from perception3d.benchmark.ceilings import Ceilings
+from perception3d.terminal import print_table
 
 WORDS = {
     "copy_bytes_per_s": ("copy, read plus written", "GB/s"),
@@ -23,3 +24,9 @@ def ceiling_rows(ceilings: Mapping[str, Ceilings]) -> list[list[str]]:
         cells = ["-" if rate is None else f"{rate / 1e9:,.3g} {unit}" for rate in rates]
         rows.append([words, *cells])
     return rows
+
+
+def print_ceilings(device: str, ceilings: Mapping[str, Ceilings]) -> None:
+    """Print one column per place, such as "cpu_1_threads"."""
+    places = [place.replace("_", " ") for place in ceilings]
+    print_table(f"ceilings of {device}", ["what", *places], ceiling_rows(ceilings))

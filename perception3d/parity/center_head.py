@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from perception3d.checkpoint import load_official, translate
@@ -190,6 +189,8 @@ def _match(prefix: str, found: Detections, expected: Mapping[str, Array]) -> dic
             cost = np.abs(boxes[None] - wanted[:, None]).sum(axis=2)
             cost += 1e3 * (labels[None] != expected[f"{prefix}.pred_labels"][:, None])
             cost += np.abs(scores[None] - expected[f"{prefix}.pred_scores"][:, None])
+            from scipy.optimize import linear_sum_assignment  # operators need no SciPy
+
             _, order = linear_sum_assignment(cost)
             boxes, scores, labels = boxes[order], scores[order], labels[order]
     return {

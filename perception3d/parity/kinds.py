@@ -4,6 +4,7 @@ A replay takes the case and a device and returns every result that the case reco
 (`out.*`, `grad.*`): tensors, arrays, lists or numbers.  It reads every setting from the case.
 """
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -36,10 +37,12 @@ class Kind:
             can be read.
         expected: the reference, where it is not the `out.` and `grad.` arrays of the data file
             (JSON kinds).
+        needs: packages of the replay beside torch and numpy.
     """
 
     replay: Replay | None
     expected: Expected | None = None
+    needs: tuple[str, ...] = ()
 
 
 # Kinds that mean the same in every system.
@@ -57,10 +60,12 @@ KINDS: dict[str, Kind] = {
     "head_forward": Kind(center_head.replay_head_forward),
     "head_targets": Kind(center_head.replay_head_targets),
     "head_loss_decode": Kind(
-        center_head.replay_head_loss_decode, center_head.expected_head_loss_decode
+        center_head.replay_head_loss_decode, center_head.expected_head_loss_decode, ("scipy",)
     ),
     "detection_eval": Kind(
-        detection_eval.replay_detection_eval, detection_eval.expected_detection_eval
+        detection_eval.replay_detection_eval,
+        detection_eval.expected_detection_eval,
+        ("nuscenes", "scipy"),
     ),
     "detection_results": Kind(None),
     "detection_ground_truth": Kind(None),
@@ -72,7 +77,9 @@ NOT_BUILT: dict[str, str] = {"transfusion_head": "TransFusion head"}
 # Kinds whose network depends on the system.
 SYSTEM_KINDS: dict[tuple[str, str], Kind] = {
     ("dsvt", "backbone"): Kind(dsvt.replay_backbone),
-    ("dsvt", "state_dict"): Kind(state_dict.replay_state_dict, state_dict.expected_state_dict),
+    ("dsvt", "state_dict"): Kind(
+        state_dict.replay_state_dict, state_dict.expected_state_dict, ("mmengine",)
+    ),
 }
 
 
@@ -84,3 +91,13 @@ def find_kind(case: Case) -> Kind:
     if kind is None:
         raise CaseError(f"no replay for kind {case.kind!r} of system {case.system!r}")
     return kind
+
+
+def why_not(case: Case) -> str | None:
+    """Return why a case cannot be replayed on this machine, None if it can."""
+    try:
+        kind = find_kind(case)
+    except CaseError as error:
+        return str(error)
+    missing = [name for name in kind.needs if importlib.util.find_spec(name) is None]
+    return f"{', '.join(missing)} not installed" if missing else None

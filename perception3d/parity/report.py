@@ -1,51 +1,42 @@
 """The table that tools/check_parity.py prints."""
 
 import math
+import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from perception3d.parity.run import CaseOutcome
+from perception3d.terminal import print_table
 
 _SHOWN_FAILURES = 8
-_FILE_WIDTH = 150  # columns of a report that goes to a file or a pipe
 
 
-def print_report(outcomes: Sequence[CaseOutcome], console: Console | None = None) -> None:
+def print_report(outcomes: Sequence[CaseOutcome]) -> None:
     """Print the worst error of every case relative to its tolerance, then what failed and why."""
-    console = console or Console()
-    if not console.is_terminal:
-        console.width = _FILE_WIDTH
-    table = Table(title="worst error / allowed error per case", title_justify="left")
-    for column in ("case", "kind", "arrays", "worst", "of array", "s", ""):
-        table.add_column(column, overflow="fold", no_wrap=column in ("case", "kind", ""))
-    for outcome in outcomes:
-        worst = outcome.worst
-        table.add_row(
+    columns = ("case", "kind", "arrays", "worst", "of array", "s", "")
+    rows = [
+        (
             outcome.name,
             outcome.kind,
             str(len(outcome.comparisons)),
-            "-" if worst is None else format_ratio(worst.ratio),
-            "-" if worst is None else worst.key,
+            "-" if outcome.worst is None else format_ratio(outcome.worst.ratio),
+            "-" if outcome.worst is None else outcome.worst.key,
             f"{outcome.seconds:.2f}",
-            Text("ok", "green") if outcome.passed else Text("FAILED", "bold red"),
+            "ok" if outcome.passed else "FAILED",
         )
-    console.print(table)
+        for outcome in outcomes
+    ]
+    print_table("worst error / allowed error per case", columns, rows, fold=["of array"])
     failed = [outcome for outcome in outcomes if not outcome.passed]
-    for outcome in failed:
-        _print_failures(outcome, console)
-    console.print(f"{len(outcomes) - len(failed)} of {len(outcomes)} cases passed", highlight=False)
+    lines = [line for outcome in failed for line in _failure_lines(outcome)]
+    lines.append(f"{len(outcomes) - len(failed)} of {len(outcomes)} cases passed")
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _print_failures(outcome: CaseOutcome, console: Console) -> None:
-    console.print(Text(f"{outcome.name} failed:", "bold red"))
-    for line in outcome.failures[:_SHOWN_FAILURES]:
-        console.print(Text(f"  {line}"))
+def _failure_lines(outcome: CaseOutcome) -> list[str]:
+    lines = [f"{outcome.name} failed:"]
+    lines += [f"  {line}" for line in outcome.failures[:_SHOWN_FAILURES]]
     more = len(outcome.failures) - _SHOWN_FAILURES
-    if more > 0:
-        console.print(f"  and {more} more", highlight=False)
+    return lines + ([f"  and {more} more"] if more > 0 else [])
 
 
 def format_ratio(ratio: float) -> str:

@@ -8,8 +8,6 @@ import torch
 
 import perception3d
 from perception3d.checkpoint import to_official
-from perception3d.engine.build import build
-from perception3d.engine.config import load_config
 from perception3d.parity.case import Array, Case, CaseError
 
 # Official config and ours.
@@ -45,6 +43,9 @@ def _tensors(case: Case, model: str) -> dict[str, Any]:
 
 
 def _ours(case: Case, model: str) -> dict[str, Any]:
+    from perception3d.engine.build import build
+    from perception3d.engine.config import load_config  # operators need no mmengine
+
     official = case.config["official_configs"][model]
     if official not in CONFIGS:
         raise CaseError(f"there is no config for {official}, only for {sorted(CONFIGS)}")

@@ -2,7 +2,6 @@
 
 import time
 
-import pytest
 import torch
 
 from perception3d.benchmark.measure import SHORTEST_SAMPLE, Timing, measure, paired_ratio
@@ -24,7 +23,7 @@ def test_candidates_alternate_after_two_warm_ups():
     assert calls[:6] == ["a"] * 3 + ["b"] * 3  # two warm-ups and the one that sets the repeats
     assert calls[6:] == ["a", "b"] * 3
     assert len(timings["a"].rounds) == 3
-    assert timings["a"].median == pytest.approx(1000 * SHORTEST_SAMPLE, rel=0.5)
+    assert 1000 * SHORTEST_SAMPLE <= timings["a"].median < 1000  # ms; a busy machine sleeps longer
 
 
 def test_short_calls_are_repeated():

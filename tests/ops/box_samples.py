@@ -2,9 +2,9 @@
 
 import math
 
+import pytest
 import torch
 from hypothesis import strategies as st
-from shapely.geometry import Polygon
 
 
 def random_boxes(count, seed, *, extent=12.0, dtype=torch.float64, columns=7):
@@ -54,10 +54,11 @@ def awkward_boxes():
 
 def footprint(box, origin=(0.0, 0.0)):
     """The footprint of one box, a list of numbers, as a shapely polygon around an origin."""
+    polygon = pytest.importorskip("shapely.geometry").Polygon
     x, y, _, length, width, _, yaw = (float(number) for number in box[:7])
     cos, sin = math.cos(yaw), math.sin(yaw)
     corners = [(length, width), (-length, width), (-length, -width), (length, -width)]
-    return Polygon(
+    return polygon(
         [
             (
                 x - origin[0] + (cos * u - sin * v) / 2,
