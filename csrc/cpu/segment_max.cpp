@@ -1,17 +1,14 @@
 #include <type_traits>
 
 #include "cpu/segment_loops.h"
+#include "cpu/vectors.h"
 
 namespace perception3d {
 namespace {
 
-template <typename Scalar>
-struct LanesOf {
-  // Places are as wide as the numbers, so that one comparison picks both.
-  using Place = std::conditional_t<sizeof(Scalar) == 4, int32_t, int64_t>;
-  typedef Scalar Numbers __attribute__((vector_size(kLanes * sizeof(Scalar))));
-  typedef Place Places __attribute__((vector_size(kLanes * sizeof(Scalar))));
-};
+// Places are as wide as the numbers, so that one comparison picks both.
+template <typename Number>
+using PlaceOf = std::conditional_t<sizeof(Number) == 4, int32_t, int64_t>;
 
 // Rows first .. last - 1 of a segment, of whose places up to `ahead` may be looked at.
 struct Rows {
@@ -21,16 +18,16 @@ struct Rows {
 
 // Maximum over the rows of kVectors * kLanes columns, and the place of the first row that has it.
 template <int kVectors, bool kWithPlace, typename Scalar>
-P3D_INLINE void raise_wide(const Scalar* values, const Rows& rows, int64_t columns, Scalar* best,
-                           int32_t* place) {
-  using Numbers = typename LanesOf<Scalar>::Numbers;
-  using Places = typename LanesOf<Scalar>::Places;
-  Numbers top[kVectors];
+P3D_INLINE void raise_wide(const Scalar* values, const Rows& rows, int64_t columns,
+                           Compute<Scalar>* best, int32_t* place) {
+  using Number = Compute<Scalar>;
+  using Places = Numbers<PlaceOf<Number>, kLanes>;
+  Numbers<Number, kLanes> top[kVectors];
   Places where[kVectors] = {};
   const Scalar* start = values + rows.rows[rows.first] * columns;
-  std::memcpy(top, start, sizeof(top));
   for (int v = 0; v < kVectors; ++v) {
-    where[v] += static_cast<typename LanesOf<Scalar>::Place>(rows.first);
+    load_vector<kLanes>(start + v * kLanes, top[v]);
+    where[v] += static_cast<PlaceOf<Number>>(rows.first);
   }
   for (int64_t i = rows.first + 1; i < rows.last; ++i) {
     if (i + kRowsAhead < rows.ahead) {
@@ -39,11 +36,11 @@ P3D_INLINE void raise_wide(const Scalar* values, const Rows& rows, int64_t colum
       __builtin_prefetch(next + kVectors * kLanes - 1);
     }
     const Scalar* value = values + rows.rows[i] * columns;
-    const Places here = Places{} + static_cast<typename LanesOf<Scalar>::Place>(i);
+    const Places here = Places{} + static_cast<PlaceOf<Number>>(i);
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
-      Numbers lanes;
-      std::memcpy(&lanes, value + v * kLanes, sizeof(lanes));
+      Numbers<Number, kLanes> lanes;
+      load_vector<kLanes>(value + v * kLanes, lanes);
       const Places take = (lanes > top[v]) | ((lanes != lanes) & (top[v] == top[v]));
       top[v] = take ? lanes : top[v];
       if (kWithPlace) where[v] = take ? here : where[v];
@@ -60,25 +57,26 @@ P3D_INLINE void raise_wide(const Scalar* values, const Rows& rows, int64_t colum
 
 template <bool kWithPlace, typename Scalar>
 P3D_INLINE void raise_narrow(const Scalar* values, const Rows& rows, int64_t columns, int64_t count,
-                             Scalar* best, int32_t* place) {
+                             Compute<Scalar>* best, int32_t* place) {
   for (int64_t c = 0; c < count; ++c) {
-    best[c] = values[rows.rows[rows.first] * columns + c];
+    best[c] = load(values[rows.rows[rows.first] * columns + c]);
     if (kWithPlace) place[c] = static_cast<int32_t>(rows.first);
   }
   for (int64_t i = rows.first + 1; i < rows.last; ++i) {
     const Scalar* value = values + rows.rows[i] * columns;
     for (int64_t c = 0; c < count; ++c) {
-      const bool take = value[c] > best[c] || (value[c] != value[c] && best[c] == best[c]);
+      const Compute<Scalar> v = load(value[c]);
+      const bool take = v > best[c] || (v != v && best[c] == best[c]);
       if (!take) continue;
-      best[c] = value[c];
+      best[c] = v;
       if (kWithPlace) place[c] = static_cast<int32_t>(i);
     }
   }
 }
 
 template <bool kWithPlace, typename Scalar>
-P3D_INLINE void raise_rows_of(const Scalar* values, const Rows& rows, int64_t columns, Scalar* best,
-                              int32_t* place) {
+P3D_INLINE void raise_rows_of(const Scalar* values, const Rows& rows, int64_t columns,
+                              Compute<Scalar>* best, int32_t* place) {
   int64_t c = 0;
   for (; c + 4 * kLanes <= columns; c += 4 * kLanes) {
     raise_wide<4, kWithPlace>(values + c, rows, columns, best + c, place + c);
@@ -93,7 +91,7 @@ P3D_INLINE void raise_rows_of(const Scalar* values, const Rows& rows, int64_t co
 // `with_place`.
 template <typename Scalar>
 P3D_INLINE void raise_rows(const Scalar* values, const Rows& rows, int64_t columns, bool with_place,
-                           Scalar* best, int32_t* place) {
+                           Compute<Scalar>* best, int32_t* place) {
   if (with_place) {
     raise_rows_of<true>(values, rows, columns, best, place);
   } else {
@@ -101,22 +99,23 @@ P3D_INLINE void raise_rows(const Scalar* values, const Rows& rows, int64_t colum
   }
 }
 
+// best and place (columns) are scratch.
 template <typename Scalar>
 P3D_INLINE void max_range_of(const Scalar* values, const Segments& segments, int64_t begin,
-                             int64_t end, int64_t columns, int32_t* place, Scalar* maximum,
-                             int32_t* row_of_maximum) {
+                             int64_t end, int64_t columns, Compute<Scalar>* best, int32_t* place,
+                             Scalar* maximum, int32_t* row_of_maximum) {
   const int64_t all_rows = segments.offsets[segments.count];
   for (int64_t segment = begin; segment < end; ++segment) {
     const int64_t first = segments.offsets[segment];
     const int64_t rows = segments.offsets[segment + 1] - first;
     if (rows > kPieceRows) continue;
-    Scalar* best = maximum + segment * columns;
     if (rows == 0) {
       for (int64_t c = 0; c < columns; ++c) best[c] = 0;
     } else {
       const Rows part{segments.order + first, 0, rows, all_rows - first};
       raise_rows(values, part, columns, row_of_maximum != nullptr, best, place);
     }
+    for (int64_t c = 0; c < columns; ++c) store(best[c], maximum[segment * columns + c]);
     if (row_of_maximum == nullptr) continue;
     int32_t* row = row_of_maximum + segment * columns;
     for (int64_t c = 0; c < columns; ++c) {
@@ -125,24 +124,21 @@ P3D_INLINE void max_range_of(const Scalar* values, const Segments& segments, int
   }
 }
 
-P3D_CLONES void max_range(const float* values, const Segments& segments, int64_t begin, int64_t end,
-                          int64_t columns, int32_t* place, float* maximum,
-                          int32_t* row_of_maximum) {
-  max_range_of(values, segments, begin, end, columns, place, maximum, row_of_maximum);
-}
-P3D_CLONES void max_range(const double* values, const Segments& segments, int64_t begin,
-                          int64_t end, int64_t columns, int32_t* place, double* maximum,
-                          int32_t* row_of_maximum) {
-  max_range_of(values, segments, begin, end, columns, place, maximum, row_of_maximum);
-}
-P3D_CLONES void max_piece(const float* values, const Rows& rows, int64_t columns, float* best,
-                          int32_t* place) {
-  raise_rows(values, rows, columns, true, best, place);
-}
-P3D_CLONES void max_piece(const double* values, const Rows& rows, int64_t columns, double* best,
-                          int32_t* place) {
-  raise_rows(values, rows, columns, true, best, place);
-}
+#define P3D_COMPILE_FOR(Scalar)                                                                  \
+  P3D_CLONES void max_range(const Scalar* values, const Segments& segments, int64_t begin,       \
+                            int64_t end, int64_t columns, Compute<Scalar>* best, int32_t* place, \
+                            Scalar* maximum, int32_t* row_of_maximum) {                          \
+    max_range_of(values, segments, begin, end, columns, best, place, maximum, row_of_maximum);   \
+  }                                                                                              \
+  P3D_CLONES void max_piece(const Scalar* values, const Rows& rows, int64_t columns,             \
+                            Compute<Scalar>* best, int32_t* place) {                             \
+    raise_rows(values, rows, columns, true, best, place);                                        \
+  }
+P3D_COMPILE_FOR(float)
+P3D_COMPILE_FOR(double)
+P3D_COMPILE_FOR(BFloat16)
+P3D_COMPILE_FOR(Float16)
+#undef P3D_COMPILE_FOR
 
 template <typename Scalar>
 void max_long_segment(const Scalar* values, const Segments& segments, int64_t segment,
@@ -150,7 +146,7 @@ void max_long_segment(const Scalar* values, const Segments& segments, int64_t se
   const int64_t* order = segments.order + segments.offsets[segment];
   const int64_t rows = segments.offsets[segment + 1] - segments.offsets[segment];
   const int64_t pieces = pieces_of(rows);
-  std::vector<Scalar> best(pieces * columns);
+  std::vector<Compute<Scalar>> best(pieces * columns);
   std::vector<int32_t> place(pieces * columns);
   for_each_dynamic(workers, pieces, 1, [&](int64_t piece) {
     const int64_t begin = piece * kPieceRows;
@@ -160,10 +156,10 @@ void max_long_segment(const Scalar* values, const Segments& segments, int64_t se
   for (int64_t c = 0; c < columns; ++c) {
     int64_t winner = c;
     for (int64_t other = columns + c; other < pieces * columns; other += columns) {
-      const Scalar v = best[other], b = best[winner];
+      const Compute<Scalar> v = best[other], b = best[winner];
       if (v > b || (v != v && b == b)) winner = other;
     }
-    maximum[segment * columns + c] = best[winner];
+    store(best[winner], maximum[segment * columns + c]);
     if (row_of_maximum != nullptr) {
       row_of_maximum[segment * columns + c] = static_cast<int32_t>(order[place[winner]]);
     }
@@ -177,8 +173,10 @@ void segment_max(const Scalar* values, const Segments& segments, int64_t columns
                  int32_t* row_of_maximum, int threads) {
   const int workers = worker_count_for(segments, columns, threads);
   for_each_range(segments, workers, [&](int64_t begin, int64_t end) {
+    std::vector<Compute<Scalar>> best(columns);
     std::vector<int32_t> place(columns);
-    max_range(values, segments, begin, end, columns, place.data(), maximum, row_of_maximum);
+    max_range(values, segments, begin, end, columns, best.data(), place.data(), maximum,
+              row_of_maximum);
   });
   for (const int64_t segment : long_segments(segments)) {
     max_long_segment(values, segments, segment, columns, workers, maximum, row_of_maximum);
@@ -206,6 +204,8 @@ void segment_max_backward(const Scalar* grad, const int32_t* row_of_maximum, int
                                      Scalar*, int);
 P3D_INSTANTIATE(float)
 P3D_INSTANTIATE(double)
+P3D_INSTANTIATE(BFloat16)
+P3D_INSTANTIATE(Float16)
 #undef P3D_INSTANTIATE
 
 }  // namespace perception3d

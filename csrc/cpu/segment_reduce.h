@@ -12,7 +12,8 @@ struct Segments {
   int64_t count;
 };
 
-// In all of them values are (num_rows, columns) and Scalar is float or double.
+// In all of them values are (num_rows, columns) and Scalar is float, double, BFloat16 or
+// Float16; 16-bit numbers are rounded once, at the end.
 
 // sum (segments, columns), divided by the number of rows if `mean`; 0 for empty segments.
 template <typename Scalar>

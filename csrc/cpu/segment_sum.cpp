@@ -1,14 +1,10 @@
 #include "cpu/segment_loops.h"
+#include "cpu/vectors.h"
 
 namespace perception3d {
 namespace {
 
-typedef double Doubles __attribute__((vector_size(kLanes * sizeof(double))));
-
-template <typename Scalar>
-struct LanesOf {
-  typedef Scalar Type __attribute__((vector_size(kLanes * sizeof(Scalar))));
-};
+using Doubles = Numbers<double, kLanes>;
 
 // Rows of one piece: rows[0..count), and up to rows[ahead) may be looked at to fetch them early.
 struct Rows {
@@ -31,8 +27,8 @@ P3D_INLINE void add_wide(const Scalar* values, const Rows& rows, int64_t columns
     const Scalar* value = values + rows.rows[i] * columns;
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
-      typename LanesOf<Scalar>::Type lanes;
-      std::memcpy(&lanes, value + v * kLanes, sizeof(lanes));
+      Numbers<Compute<Scalar>, kLanes> lanes;
+      load_vector<kLanes>(value + v * kLanes, lanes);
       sum[v] += __builtin_convertvector(lanes, Doubles);
     }
   }
@@ -51,7 +47,7 @@ P3D_INLINE void add_narrow(const Scalar* values, const Rows& rows, int64_t colum
     }
     const Scalar* value = values + rows.rows[i] * columns;
 #pragma GCC unroll 8
-    for (int c = 0; c < kColumns; ++c) sum[c] += value[c];
+    for (int c = 0; c < kColumns; ++c) sum[c] += load(value[c]);
   }
 #pragma GCC unroll 8
   for (int c = 0; c < kColumns; ++c) total[c] += sum[c];
@@ -86,7 +82,9 @@ template <typename Scalar>
 P3D_INLINE void write_sum(const double* total, int64_t rows, int64_t columns, bool mean,
                           Scalar* sum) {
   const double divisor = mean && rows > 0 ? static_cast<double>(rows) : 1.0;
-  for (int64_t c = 0; c < columns; ++c) sum[c] = static_cast<Scalar>(total[c] / divisor);
+  for (int64_t c = 0; c < columns; ++c) {
+    store(static_cast<Compute<Scalar>>(total[c] / divisor), sum[c]);
+  }
 }
 
 // Few columns, as points have: the sums stay in registers from the first row to the result.
@@ -104,12 +102,12 @@ P3D_INLINE void sum_narrow_range(const Scalar* values, const Segments& segments,
       __builtin_prefetch(values + order[std::min(i + kRowsAhead, last)] * kColumns);
       const Scalar* value = values + order[i] * kColumns;
 #pragma GCC unroll 8
-      for (int c = 0; c < kColumns; ++c) total[c] += value[c];
+      for (int c = 0; c < kColumns; ++c) total[c] += load(value[c]);
     }
     const double divisor = mean && rows > 0 ? static_cast<double>(rows) : 1.0;
 #pragma GCC unroll 8
     for (int c = 0; c < kColumns; ++c) {
-      sum[segment * kColumns + c] = static_cast<Scalar>(total[c] / divisor);
+      store(static_cast<Compute<Scalar>>(total[c] / divisor), sum[segment * kColumns + c]);
     }
   }
 }
@@ -139,20 +137,20 @@ P3D_INLINE void sum_range_of(const Scalar* values, const Segments& segments, int
 }
 
 // One function per scalar type, compiled for several machines.  total (columns) is scratch.
-P3D_CLONES void sum_range(const float* values, const Segments& segments, int64_t begin, int64_t end,
-                          int64_t columns, bool mean, double* total, float* sum) {
-  sum_range_of(values, segments, begin, end, columns, mean, total, sum);
-}
-P3D_CLONES void sum_range(const double* values, const Segments& segments, int64_t begin,
-                          int64_t end, int64_t columns, bool mean, double* total, double* sum) {
-  sum_range_of(values, segments, begin, end, columns, mean, total, sum);
-}
-P3D_CLONES void sum_piece(const float* values, const Rows& rows, int64_t columns, double* total) {
-  add_rows(values, rows, columns, total);
-}
-P3D_CLONES void sum_piece(const double* values, const Rows& rows, int64_t columns, double* total) {
-  add_rows(values, rows, columns, total);
-}
+#define P3D_COMPILE_FOR(Scalar)                                                                    \
+  P3D_CLONES void sum_range(const Scalar* values, const Segments& segments, int64_t begin,         \
+                            int64_t end, int64_t columns, bool mean, double* total, Scalar* sum) { \
+    sum_range_of(values, segments, begin, end, columns, mean, total, sum);                         \
+  }                                                                                                \
+  P3D_CLONES void sum_piece(const Scalar* values, const Rows& rows, int64_t columns,               \
+                            double* total) {                                                       \
+    add_rows(values, rows, columns, total);                                                        \
+  }
+P3D_COMPILE_FOR(float)
+P3D_COMPILE_FOR(double)
+P3D_COMPILE_FOR(BFloat16)
+P3D_COMPILE_FOR(Float16)
+#undef P3D_COMPILE_FOR
 
 template <typename Scalar>
 void sum_long_segment(const Scalar* values, const Segments& segments, int64_t segment,
@@ -202,10 +200,12 @@ void segment_sum_backward(const Scalar* grad, const Segments& segments, int64_t 
                    for (int64_t i = begin; i < end; ++i) {
                      while (i >= offsets[segment + 1]) ++segment;
                      const int64_t rows = offsets[segment + 1] - offsets[segment];
-                     const Scalar divisor = mean ? static_cast<Scalar>(rows) : Scalar{1};
+                     const auto divisor = static_cast<Compute<Scalar>>(mean ? rows : 1);
                      const Scalar* source = grad + segment * columns;
                      Scalar* target = grad_values + segments.order[i] * columns;
-                     for (int64_t c = 0; c < columns; ++c) target[c] = source[c] / divisor;
+                     for (int64_t c = 0; c < columns; ++c) {
+                       store(load(source[c]) / divisor, target[c]);
+                     }
                    }
                  });
 }
@@ -216,6 +216,8 @@ void segment_sum_backward(const Scalar* grad, const Segments& segments, int64_t 
                                      Scalar*, int);
 P3D_INSTANTIATE(float)
 P3D_INSTANTIATE(double)
+P3D_INSTANTIATE(BFloat16)
+P3D_INSTANTIATE(Float16)
 #undef P3D_INSTANTIATE
 
 }  // namespace perception3d

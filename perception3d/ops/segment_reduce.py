@@ -9,13 +9,13 @@ from perception3d.checks import FLOATS, check_same_device, check_tensor
 from perception3d.ops.library import fake_kernel, load_library, register_gradient
 
 native = load_library()
-HALVES = (torch.float16, torch.bfloat16)
 
 
 def segment_reduce(values: Tensor, order: Tensor, offsets: Tensor, reduce: str = "sum") -> Tensor:
     """Reduce the rows of every segment; deterministic on any number of threads.
 
-    float16 and bfloat16 are reduced in float32 and rounded once.
+    float16 and bfloat16 are stored only: sums are float64 on the CPU, float32 on CUDA, where the
+    order of additions is decided by the segment's length alone.
 
     Args:
         values: (R, C) float.
@@ -39,15 +39,14 @@ def segment_reduce(values: Tensor, order: Tensor, offsets: Tensor, reduce: str =
         raise ValueError("segment_reduce: offsets must be (N + 1,) int64 with N >= 0, got (0,)")
     if reduce not in ("sum", "mean", "max"):
         raise ValueError(f"segment_reduce: reduce must be 'sum', 'mean' or 'max', got {reduce!r}")
-    numbers = (values.float() if values.dtype in HALVES else values).contiguous()
-    order, offsets = order.contiguous(), offsets.contiguous()
+    values, order, offsets = values.contiguous(), order.contiguous(), offsets.contiguous()
     result: Tensor
     if reduce == "max":
-        keep_rows = numbers.requires_grad and torch.is_grad_enabled()
-        result, _ = native.segment_max(numbers, order, offsets, keep_rows)
+        keep_rows = values.requires_grad and torch.is_grad_enabled()
+        result, _ = native.segment_max(values, order, offsets, keep_rows)
     else:
-        result = native.segment_sum(numbers, order, offsets, reduce == "mean")
-    return result.to(values.dtype)
+        result = native.segment_sum(values, order, offsets, reduce == "mean")
+    return result
 
 
 @fake_kernel("segment_sum")

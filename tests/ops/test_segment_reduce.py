@@ -149,6 +149,26 @@ def test_half_precision_is_rounded_once(reduce, dtype):
     assert values.grad.dtype == dtype
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("columns", [1, 5, 8, 43])
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_16_bit_storage_equals_the_reference_in_double(reduce, columns, dtype):
+    generator = torch.Generator().manual_seed(columns)
+    ids = torch.randint(-1, 40, (9000,), generator=generator)
+    ids[torch.rand(9000, generator=generator) < 0.6] = 7  # more rows than one piece holds
+    order, offsets = segments_of(ids, 41)
+    values = torch.randn(9000, columns, generator=generator).to(dtype).requires_grad_()
+    wide = values.detach().double().requires_grad_()
+    result = segment_reduce(values, order, offsets, reduce)
+    wanted = reference(wide, order, offsets, reduce)
+    torch.testing.assert_close(result, wanted.to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-6)
+    grad = torch.randn(result.shape, generator=generator).to(dtype)
+    result.backward(grad)
+    wanted.backward(grad.double())
+    wanted_grad = wide.grad.to(dtype)
+    torch.testing.assert_close(values.grad, wanted_grad, rtol=torch.finfo(dtype).eps, atol=1e-6)
+
+
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=50))
 def test_sum_keeps_the_total(ids):
     values = torch.arange(2.0 * len(ids), dtype=torch.float64).reshape(-1, 2)

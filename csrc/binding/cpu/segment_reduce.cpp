@@ -5,23 +5,13 @@
 
 #include <tuple>
 
+#include "binding/storage_types.h"
 #include "common/check.h"
 
 namespace perception3d {
 namespace {
 
 int thread_count() { return static_cast<int>(torch::stable::get_num_threads()); }
-
-// Calls body with a null pointer of the tensor's scalar type, float or double.
-template <typename Body>
-void dispatch(const char* op, const Tensor& tensor, const Body& body) {
-  if (tensor.scalar_type() == ScalarType::Double) {
-    body(static_cast<double*>(nullptr));
-  } else {
-    check_cpu(op, "values", tensor, ScalarType::Float, 2);
-    body(static_cast<float*>(nullptr));
-  }
-}
 
 // The kernels follow offsets into order and order into values: both must stay inside.
 Segments checked_segments(const char* op, const Tensor& order, const Tensor& offsets,
@@ -53,10 +43,10 @@ Tensor sum(const Tensor& values, const Tensor& order, const Tensor& offsets, boo
   const Segments segments = checked_segments(op, order, offsets, values.size(0));
   const int64_t columns = values.size(1);
   Tensor result = torch::stable::new_empty(values, {segments.count, columns});
-  dispatch(op, values, [&](auto* scalar) {
+  dispatch_storage(op, values, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
-    segment_sum(values.const_data_ptr<Scalar>(), segments, columns, mean,
-                result.mutable_data_ptr<Scalar>(), thread_count());
+    segment_sum(data_of<Scalar>(values), segments, columns, mean, mutable_data_of<Scalar>(result),
+                thread_count());
   });
   return result;
 }
@@ -69,10 +59,10 @@ Tensor sum_backward(const Tensor& grad, const Tensor& order, const Tensor& offse
   check_size(op, "grad", grad, 0, segments.count);
   const int64_t columns = grad.size(1);
   Tensor result = torch::stable::new_empty(grad, {num_rows, columns});
-  dispatch(op, grad, [&](auto* scalar) {
+  dispatch_storage(op, grad, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
-    segment_sum_backward(grad.const_data_ptr<Scalar>(), segments, num_rows, columns, mean,
-                         result.mutable_data_ptr<Scalar>(), thread_count());
+    segment_sum_backward(data_of<Scalar>(grad), segments, num_rows, columns, mean,
+                         mutable_data_of<Scalar>(result), thread_count());
   });
   return result;
 }
@@ -86,10 +76,9 @@ std::tuple<Tensor, Tensor> max(const Tensor& values, const Tensor& order, const 
   Tensor maximum = torch::stable::new_empty(values, {segments.count, columns});
   Tensor row =
       torch::stable::new_empty(values, {keep_rows ? segments.count : 0, columns}, ScalarType::Int);
-  dispatch(op, values, [&](auto* scalar) {
+  dispatch_storage(op, values, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
-    segment_max(values.const_data_ptr<Scalar>(), segments, columns,
-                maximum.mutable_data_ptr<Scalar>(),
+    segment_max(data_of<Scalar>(values), segments, columns, mutable_data_of<Scalar>(maximum),
                 keep_rows ? row.mutable_data_ptr<int32_t>() : nullptr, thread_count());
   });
   return {maximum, row};
@@ -109,10 +98,10 @@ Tensor max_backward(const Tensor& grad, const Tensor& row_of_maximum, int64_t nu
                     row[i]);
   }
   Tensor result = torch::stable::new_empty(grad, {num_rows, columns});
-  dispatch(op, grad, [&](auto* scalar) {
+  dispatch_storage(op, grad, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
-    segment_max_backward(grad.const_data_ptr<Scalar>(), row, segments, num_rows, columns,
-                         result.mutable_data_ptr<Scalar>(), thread_count());
+    segment_max_backward(data_of<Scalar>(grad), row, segments, num_rows, columns,
+                         mutable_data_of<Scalar>(result), thread_count());
   });
   return result;
 }
