@@ -74,6 +74,19 @@ P3D_DEFINE_LIBRARY(P3D_LIBRARY, m) {
       "subm_conv_backward(Tensor grad, Tensor features, Tensor neighbours, Tensor weight, "
       "bool needs_features, bool needs_weight) -> (Tensor grad_features, Tensor grad_weight)");
 
+  // Sequences laid end to end.  checkpoints and last_state are empty unless they are to be kept,
+  // and so are the gradients of what is None.
+  m.def(
+      "selective_scan(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor offsets, "
+      "Tensor? skip, Tensor? gate, Tensor? delta_bias, bool delta_softplus, Tensor? order, bool "
+      "reverse, bool keep_checkpoints, bool keep_state) -> (Tensor y, Tensor checkpoints, Tensor "
+      "last_state)");
+  m.def(
+      "selective_scan_backward(Tensor grad, Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, "
+      "Tensor offsets, Tensor? skip, Tensor? gate, Tensor? delta_bias, bool delta_softplus, "
+      "Tensor? order, bool reverse, Tensor checkpoints) -> (Tensor u, Tensor delta, Tensor A, "
+      "Tensor B, Tensor C, Tensor skip, Tensor gate, Tensor delta_bias)");
+
   // Boxes.  A limit of -1 means none; a measure is a BoxMeasure of
   // common/rotated_box.h.
   m.def("box_overlap(Tensor boxes_a, Tensor boxes_b, int measure, bool aligned) -> Tensor");

@@ -7,6 +7,7 @@ from perception3d.ops.points_in_boxes import box_of_point, points_in_boxes
 from perception3d.ops.rotated_nms import circle_nms, rotated_nms
 from perception3d.ops.segment_index import segment_index
 from perception3d.ops.segment_reduce import segment_reduce
+from perception3d.ops.selective_scan import selective_scan
 from perception3d.ops.set_attention import set_attention
 from perception3d.ops.set_partition import set_partition
 from perception3d.ops.subm_conv import subm_conv
@@ -26,6 +27,7 @@ __all__ = [
     "rotated_nms",
     "segment_index",
     "segment_reduce",
+    "selective_scan",
     "set_attention",
     "set_partition",
     "subm_conv",
