@@ -27,7 +27,7 @@ DEFAULT_CUDA_ARCHITECTURES = "8.0;8.6;8.9;9.0+PTX"
 CONTRACTED = {
     "set_attention",
     "set_attention_backward",
-    "scattered_linear_attention",
+    "linear_attention_tiles",
     "selective_scan",
     "selective_scan_backward",
     "causal_conv1d",

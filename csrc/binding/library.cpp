@@ -87,6 +87,18 @@ P3D_DEFINE_LIBRARY(P3D_LIBRARY, m) {
       "Tensor? order, bool reverse, Tensor checkpoints) -> (Tensor u, Tensor delta, Tensor A, "
       "Tensor B, Tensor C, Tensor skip, Tensor gate, Tensor delta_bias)");
 
+  // Attention inside windows.  Gradients of query, key and value lie side by side in one tensor
+  // (rows, heads * (2 * key width + value width)).
+  m.def(
+      "scattered_linear_attention(Tensor query, Tensor key, Tensor value, Tensor offsets, "
+      "Tensor? order, float epsilon) -> Tensor");
+  m.def(
+      "scattered_linear_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, "
+      "Tensor offsets, Tensor? order, float epsilon) -> Tensor");
+  m.def(
+      "scattered_linear_attention_qkv(Tensor qkv, Tensor offsets, Tensor? order, float epsilon) "
+      "-> Tensor");
+
   // Boxes.  A limit of -1 means none; a measure is a BoxMeasure of
   // common/rotated_box.h.
   m.def("box_overlap(Tensor boxes_a, Tensor boxes_b, int measure, bool aligned) -> Tensor");

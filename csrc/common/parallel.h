@@ -73,4 +73,21 @@ void for_each_dynamic(int workers, int64_t count, int64_t grain, const Body &bod
   for (int64_t item = 0; item < count; ++item) body(item);
 }
 
+// The same with something that each worker makes once, such as scratch memory:
+// calls body(made, item).
+template <typename Make, typename Body>
+void for_each_dynamic_with(int workers, int64_t count, const Make &make, const Body &body) {
+  if (workers <= 1) {
+    auto made = make();
+    for (int64_t item = 0; item < count; ++item) body(made, item);
+    return;
+  }
+#pragma omp parallel num_threads(workers)
+  {
+    auto made = make();
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t item = 0; item < count; ++item) body(made, item);
+  }
+}
+
 }  // namespace perception3d

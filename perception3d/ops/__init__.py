@@ -5,6 +5,10 @@ from perception3d.ops.depthwise_conv import depthwise_conv
 from perception3d.ops.hard_voxelize import hard_voxelize
 from perception3d.ops.points_in_boxes import box_of_point, points_in_boxes
 from perception3d.ops.rotated_nms import circle_nms, rotated_nms
+from perception3d.ops.scattered_linear_attention import (
+    scattered_linear_attention,
+    scattered_linear_attention_qkv,
+)
 from perception3d.ops.segment_index import segment_index
 from perception3d.ops.segment_reduce import segment_reduce
 from perception3d.ops.selective_scan import selective_scan
@@ -25,6 +29,8 @@ __all__ = [
     "hard_voxelize",
     "points_in_boxes",
     "rotated_nms",
+    "scattered_linear_attention",
+    "scattered_linear_attention_qkv",
     "segment_index",
     "segment_reduce",
     "selective_scan",

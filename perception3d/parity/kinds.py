@@ -17,6 +17,7 @@ from perception3d.parity import (
     dsvt,
     encoder,
     geometry,
+    linear_attention,
     partition,
     sparse_conv,
     state_dict,
@@ -48,6 +49,7 @@ class Kind:
 # Kinds that mean the same in every system.
 KINDS: dict[str, Kind] = {
     "set_partition": Kind(partition.replay_set_partition),
+    "linear_attention": Kind(linear_attention.replay_linear_attention),
     "depthwise_conv": Kind(sparse_conv.replay_depthwise_conv),
     "encoder_layer": Kind(dsvt.replay_encoder_layer),
     "voxel_encoder": Kind(encoder.replay_voxel_encoder),

@@ -1,0 +1,88 @@
+// Tensors as the arguments of linear attention kernels; the checks that need no look at contents.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstdint>
+#include <optional>
+
+#include "binding/storage_types.h"
+#include "common/check.h"
+#include "common/linear_attention.h"
+
+namespace perception3d {
+
+// A (rows, heads, width) tensor whose last axis has no gaps.
+inline void check_head_rows(const char* op, const char* name, const Tensor& tensor,
+                            const Tensor& like) {
+  STD_TORCH_CHECK(tensor.dim() == 3, op, ": ", name, " must have 3 dimensions, got ", tensor.dim());
+  STD_TORCH_CHECK(tensor.scalar_type() == like.scalar_type(), op, ": ", name, " must be ",
+                  torch::headeronly::toString(like.scalar_type()), ", got ",
+                  torch::headeronly::toString(tensor.scalar_type()));
+  STD_TORCH_CHECK(tensor.device() == like.device(), op, ": ", name,
+                  " must lie on the device of query");
+  check_size(op, name, tensor, 0, like.size(0));
+  check_size(op, name, tensor, 1, like.size(1));
+  STD_TORCH_CHECK(tensor.size(2) <= 1 || tensor.numel() == 0 || tensor.stride(2) == 1, op, ": ",
+                  name, " must have stride 1 in its last dimension, got ", tensor.stride(2));
+}
+
+template <typename Scalar>
+HeadRows<Scalar> head_rows(const Tensor& tensor) {
+  return {data_of<Scalar>(tensor), tensor.stride(0), tensor.stride(1)};
+}
+
+// Part of a contiguous (rows, columns) tensor: `heads` times `width` columns from `column` on.
+template <typename Scalar>
+WritableHeadRows<Scalar> columns_of(const Tensor& tensor, int64_t column, int64_t width) {
+  return {mutable_data_of<Scalar>(tensor) + column, tensor.size(1), width};
+}
+
+// The tensors of one call, checked as far as that needs no look at contents.
+struct LinearAttentionTensors {
+  const Tensor& query;
+  const Tensor& key;
+  const Tensor& value;
+  const Tensor& offsets;
+  const std::optional<Tensor>& order;
+  double epsilon;
+
+  void check(const char* op) const {
+    check_head_rows(op, "query", query, query);
+    check_head_rows(op, "key", key, query);
+    check_head_rows(op, "value", value, query);
+    check_size(op, "key", key, 2, query.size(2));
+    check_index(op, "offsets", offsets);
+    STD_TORCH_CHECK(offsets.size(0) >= 1, op, ": offsets must not be empty");
+    if (order.has_value()) {
+      check_index(op, "order", *order);
+      check_size(op, "order", *order, 0, query.size(0));
+    }
+  }
+
+  template <typename Scalar>
+  LinearAttention<Scalar> arguments() const {
+    return {head_rows<Scalar>(query),
+            head_rows<Scalar>(key),
+            head_rows<Scalar>(value),
+            offsets.const_data_ptr<int64_t>(),
+            offsets.size(0) - 1,
+            order.has_value() ? order->const_data_ptr<int64_t>() : nullptr,
+            query.size(1),
+            query.size(2),
+            value.size(2),
+            static_cast<Compute<Scalar>>(epsilon)};
+  }
+
+ private:
+  void check_index(const char* op, const char* name, const Tensor& tensor) const {
+    STD_TORCH_CHECK(tensor.device() == query.device(), op, ": ", name,
+                    " must lie on the device of query");
+    STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Long && tensor.dim() == 1, op, ": ", name,
+                    " must have 1 dimension and be int64");
+    STD_TORCH_CHECK(tensor.is_contiguous(), op, ": ", name, " must be contiguous");
+  }
+};
+
+}  // namespace perception3d
