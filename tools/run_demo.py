@@ -16,7 +16,7 @@ from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parent
 CONFIGS = TOOLS.parent / "configs"
-MODELS = {"dsvt": CONFIGS / "dsvt" / "dsvt_demo.py"}
+MODELS = {name: CONFIGS / name / f"{name}_demo.py" for name in ("dsvt", "scatterformer")}
 VERSION = "v1.0-synthetic"
 
 

@@ -12,12 +12,23 @@ from perception3d.checkpoint.names import SYSTEMS, NameRule, find_rule
 _GROUP = re.compile(r"\(([^()]*)\)")
 
 # Official state dicts list a detector's children in this order; the DSVT backbone lists a stage's
-# blocks, then its norms, then its pooling.  Groups are stage numbers.
+# blocks, then its norms, then its pooling; ScatterFormer's a stage's modules kind by kind.  Groups
+# are stage numbers.
 _ORDER = (
     r"global_step",
     r"vfe\.",
     r"backbone_3d\.input_layer\.",
     r"backbone_3d\.(?:residual_norm_)?stage_(\d+)",
+    r"backbone_3d\.cpe\.",
+    *(
+        rf"backbone_3d\.stage{number}\.{part}"
+        for number in (1, 2)
+        for part in (r"0\.norm_layers\.", r"0\.attn_layers\.", r"0\.cffn_layers\.", r"[12]\.")
+    ),
+    r"backbone_3d\.app\.norm\.",
+    r"backbone_3d\.app\.self_attn\.",
+    r"backbone_3d\.app\.pos_embedding\.",
+    r"backbone_2d\.layers\.",
     r"backbone_2d\.blocks\.",
     r"backbone_2d\.deblocks\.",
     r"dense_head\.",

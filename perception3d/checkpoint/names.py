@@ -94,11 +94,83 @@ _CENTER_HEAD = (
     NameRule(rf"{_BRANCH}\.(weight|bias)", rf"{_OUR_BRANCH}.\4"),
 )
 
+
+def _scatterformer_stage(number: int) -> tuple[NameRule, ...]:
+    """Return the rules of one stage: official numbers begin at 1."""
+    stage = rf"backbone_3d\.stage{number}"
+    ours = f"backbone.stages.{number - 1}"
+    layer = rf"{ours}.layers.\1"
+    feedforward = rf"{stage}\.0\.cffn_layers\.(\d+)"
+    return (
+        NameRule(rf"{stage}\.0\.norm_layers\.(\d+)\.(.+)", rf"{layer}.norm1.\2"),
+        NameRule(rf"{stage}\.0\.attn_layers\.(\d+)\.qkv\.(.+)", rf"{layer}.attention.qkv.\2"),
+        NameRule(rf"{stage}\.0\.attn_layers\.(\d+)\.proj\.(.+)", rf"{layer}.attention.out.\2"),
+        NameRule(rf"{feedforward}\.bn\.(.+)", rf"{layer}.norm2.\2"),
+        NameRule(rf"{feedforward}\.bn2\.(.+)", rf"{layer}.norm3.\2"),
+        NameRule(rf"{feedforward}\.conv_k\.weight", rf"{layer}.conv.near"),
+        NameRule(rf"{feedforward}\.conv_h\.weight", rf"{layer}.conv.along_x"),
+        NameRule(rf"{feedforward}\.conv_w\.weight", rf"{layer}.conv.along_y"),
+        NameRule(rf"{feedforward}\.fc([12])\.(.+)", rf"{layer}.linear\2.\3"),
+        NameRule(rf"{stage}\.1\.(.+)", rf"{ours}.norm.\1"),
+        NameRule(rf"{stage}\.2\.(.+)", rf"{ours}.down.\1"),
+    )
+
+
+def _scatterformer_block(number: int) -> tuple[NameRule, ...]:
+    """Return the rules of one residual block of the stem: official numbers begin at 1."""
+    block, ours = rf"backbone_3d\.cpe\.{number}", f"backbone.stem.blocks.{number - 1}"
+    return (
+        NameRule(rf"{block}\.conv([12])\.(.+)", rf"{ours}.conv\1.\2"),
+        NameRule(rf"{block}\.bn([12])\.(.+)", rf"{ours}.norm\1.\2"),
+    )
+
+
+_PILLARS = r"backbone_3d\.app"
+
+# skyhehe123/ScatterFormer: pcdet/models/backbones_3d/scatterformer.py
+_SCATTERFORMER_BACKBONE = (
+    NameRule(r"backbone_3d\.cpe\.0\.0\.(.+)", r"backbone.stem.first.conv.\1"),
+    NameRule(r"backbone_3d\.cpe\.0\.1\.(.+)", r"backbone.stem.first.norm.\1"),
+    *(rule for number in (1, 2, 3) for rule in _scatterformer_block(number)),
+    NameRule(r"backbone_3d\.cpe\.4\.0\.(.+)", r"backbone.stem.down.conv.\1"),
+    NameRule(r"backbone_3d\.cpe\.4\.1\.(.+)", r"backbone.stem.down.norm.\1"),
+    *_scatterformer_stage(1),
+    *_scatterformer_stage(2),
+    NameRule(rf"{_PILLARS}\.norm\.(.+)", r"backbone.pooling.norm.\1"),
+    NameRule(rf"{_PILLARS}\.self_attn\.in_proj_(weight|bias)", r"backbone.pooling.qkv.\1"),
+    NameRule(rf"{_PILLARS}\.self_attn\.out_proj\.(.+)", r"backbone.pooling.out.\1"),
+    NameRule(rf"{_PILLARS}\.pos_embedding\.weight", r"backbone.pooling.position"),
+)
+
+_CASCADE = r"backbone_2d\.layers\.(\d+)"
+_OUR_CASCADE = r"neck.cascades.\1"
+
+# skyhehe123/ScatterFormer: pcdet/models/backbones_2d/base_bev_backbone.py, CascadeDEDBackbone
+_CASCADE_BEV = (
+    NameRule(
+        rf"{_CASCADE}\.encoder\.(\d+)\.(\d+)\.conv([12])\.(.+)",
+        rf"{_OUR_CASCADE}.levels.\2.\3.conv\4.\5",
+    ),
+    NameRule(
+        rf"{_CASCADE}\.encoder\.(\d+)\.(\d+)\.bn([12])\.(.+)",
+        rf"{_OUR_CASCADE}.levels.\2.\3.norm\4.\5",
+    ),
+    NameRule(
+        rf"{_CASCADE}\.encoder\.(\d+)\.(\d+)\.downsample_layer\.([01])\.(.+)",
+        rf"{_OUR_CASCADE}.levels.\2.\3.shortcut.\4.\5",
+    ),
+    NameRule(rf"{_CASCADE}\.decoder\.(\d+)\.([01])\.(.+)", rf"{_OUR_CASCADE}.ups.\2.\3.\4"),
+    NameRule(rf"{_CASCADE}\.decoder_norm\.(\d+)\.(.+)", rf"{_OUR_CASCADE}.joins.\2.\3"),
+)
+
 # The training step counter of OpenPCDet's detectors.
 _COUNTERS = (NameRule(r"global_step", None),)
 
 SYSTEMS: dict[str, tuple[NameRule, ...]] = {
     "dsvt": _COUNTERS + _DYNAMIC_ENCODER + _DSVT_BACKBONE + _RESIDUAL_BEV + _CENTER_HEAD,
+    "scatterformer": (
+        _COUNTERS + _DYNAMIC_ENCODER + _SCATTERFORMER_BACKBONE + _CASCADE_BEV + _CENTER_HEAD
+    ),
 }
 
 

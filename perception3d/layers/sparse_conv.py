@@ -98,8 +98,7 @@ class SparseConv3d(_SparseConv):
     """Convolution whose outputs are all cells that see at least one voxel.
 
     out[o] = sum_k W_k in[o * stride - padding + k].  Layers of equal geometry on the same
-    coordinates share rule book and output coordinates; the order of the output rows is
-    arbitrary.
+    coordinates share rule book and output coordinates.  Output rows ascend by (b, z, y, x).
 
     Args:
         in_channels, out_channels: widths.

@@ -80,7 +80,8 @@ class RuleBook:
     """What one kernel does to one set of coordinates.
 
     Attributes:
-        coords: (M, 4) int32 rows (b, z, y, x) of the outputs.
+        coords: (M, 4) int32 rows (b, z, y, x) of the outputs; ascending, where they are not the
+            inputs, so that results do not depend on the order of the inputs.
         spatial_shape: grid size of the outputs, order z, y, x.
         num_inputs: rows N of the inputs.
         cache: index tables of the outputs, shared by all layers that share this rule book; not
@@ -145,6 +146,11 @@ def _native_rules(voxels: SparseVoxels, kernel: Kernel) -> tuple[Tensor, _Apply]
     coords, pairs, counts = spconv.pytorch.ops.get_indice_pairs(
         *_geometry(voxels, kernel, native), subm=kernel.submanifold
     )
+    if not kernel.submanifold and coords.shape[0]:
+        order = _ascending(coords)
+        coords = coords[order]
+        targets = pairs[1].long()  # -1 where there is no pair
+        pairs[1] = torch.where(targets < 0, targets, _inverse(order)[targets])
 
     def apply(features: Tensor, weight: Tensor, transposed: bool) -> Tensor:
         if features.requires_grad or weight.requires_grad:
@@ -172,9 +178,13 @@ def _masked_rules(voxels: SparseVoxels, kernel: Kernel, backward: bool) -> tuple
         alloc=spconv.pytorch.core.ThrustSortAllocator(voxels.coords.device),
     )
     coords, _, to_out, to_in, out_masks, in_masks, out_order, in_order, masks = tables
+    order = None if kernel.submanifold else _ascending(coords)
+    own_row = None if order is None else _inverse(order)
 
     def apply(features: Tensor, weight: Tensor, transposed: bool) -> Tensor:
         rows = voxels.num_voxels if transposed else coords.shape[0]
+        if transposed and own_row is not None:
+            features = features[own_row]
         forward = (to_out, to_in, out_masks, in_masks, out_order, in_order)
         reverse = (to_in, to_out, in_masks, out_masks, in_order, out_order)
         out: Tensor = spconv.pytorch.functional.implicit_gemm(
@@ -186,9 +196,24 @@ def _masked_rules(voxels: SparseVoxels, kernel: Kernel, backward: bool) -> tuple
             backward,
             kernel.submanifold,
         )
-        return out
+        return out if transposed or order is None else out[order]
 
-    return coords, apply
+    return coords if order is None else coords[order], apply
+
+
+def _ascending(coords: Tensor) -> Tensor:
+    """Return the permutation that sorts one or more rows (b, z, y, x)."""
+    rows = coords.long()
+    extent = rows.amax(0) + 1
+    key = ((rows[:, 0] * extent[1] + rows[:, 1]) * extent[2] + rows[:, 2]) * extent[3] + rows[:, 3]
+    return key.argsort()
+
+
+def _inverse(order: Tensor) -> Tensor:
+    """Return the place of every row in a permutation."""
+    place = torch.empty_like(order)
+    place[order] = torch.arange(order.shape[0], device=order.device)
+    return place
 
 
 def _geometry(voxels: SparseVoxels, kernel: Kernel, algorithm: object) -> tuple[Any, ...]:

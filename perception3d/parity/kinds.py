@@ -19,6 +19,7 @@ from perception3d.parity import (
     geometry,
     linear_attention,
     partition,
+    scatterformer,
     sparse_conv,
     state_dict,
     voxelization,
@@ -51,6 +52,7 @@ KINDS: dict[str, Kind] = {
     "set_partition": Kind(partition.replay_set_partition),
     "linear_attention": Kind(linear_attention.replay_linear_attention),
     "depthwise_conv": Kind(sparse_conv.replay_depthwise_conv),
+    "window_partition": Kind(partition.replay_window_partition),
     "encoder_layer": Kind(dsvt.replay_encoder_layer),
     "voxel_encoder": Kind(encoder.replay_voxel_encoder),
     "iou": Kind(geometry.replay_iou),
@@ -82,6 +84,9 @@ SYSTEM_KINDS: dict[tuple[str, str], Kind] = {
     ("dsvt", "state_dict"): Kind(
         state_dict.replay_state_dict, state_dict.expected_state_dict, ("mmengine",)
     ),
+    ("scatterformer", "layer"): Kind(scatterformer.replay_layer),
+    ("scatterformer", "pillar_pooling"): Kind(scatterformer.replay_pillar_pooling),
+    ("scatterformer", "backbone"): Kind(scatterformer.replay_backbone, needs=("spconv",)),
 }
 
 

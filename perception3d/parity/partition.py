@@ -4,6 +4,7 @@ import torch
 
 from perception3d.layers.pooling import pool_cells
 from perception3d.models.backbones.dsvt_stage import DSVTStage, check_stages
+from perception3d.ops.window_partition import window_partition
 from perception3d.parity.case import Case
 from perception3d.structures import SparseVoxels
 
@@ -70,3 +71,32 @@ def replay_set_partition(case: Case, device: torch.device) -> PartitionResults:
                 voxels.batch_size,
             )
     return results
+
+
+def replay_window_partition(case: Case, device: torch.device) -> PartitionResults:
+    """Replay kind window_partition: full-height windows numbered by (b, y, x)."""
+    coords = case.tensor("in.coords", device).int()
+    width, height, depth = case.config["grid_size_xyz"]
+    window, shape = case.config["win_size"], (depth, height, width)
+    window_of_voxel, order, offsets, _ = window_partition(
+        coords,
+        case.config["batch_size"],
+        shape,
+        (depth, window, window),
+        (0, 0, 0),
+        axis_order="zyx",
+    )
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(order.shape[0], device=device)
+    first = coords[order[offsets[:-1]]].long()
+    return {
+        "out.win_ids": window_of_voxel,
+        "out.perm": order,
+        "out.inv_perm": inverse,
+        "out.win_ids_sorted": window_of_voxel[order],
+        "out.counts": offsets.diff(),
+        "out.offsets": offsets[:-1],
+        "out.win_coords": torch.stack(
+            [first[:, 0], first[:, 2] // window, first[:, 3] // window], 1
+        ),
+    }

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from perception3d.checks import FLOATS, check_same_device, check_tensor
 from perception3d.ops.set_partition import set_partition
+from perception3d.ops.subm_index import subm_index
 from perception3d.ops.window_partition import window_partition
 from perception3d.structures.windows import SetPartition, Windows, WindowSpec
 
@@ -110,6 +111,13 @@ class SparseVoxels:
             return SetPartition(*tables)
 
         return self.cache.get(("sets", spec, set_size), compute)
+
+    def neighbours(self, kernel: tuple[int, int, int]) -> Tensor:
+        """Return the (N, K) int32 rows under a kernel (z, y, x), -1 for none, computed once."""
+        return self.cache.get(
+            ("neighbours", kernel),
+            lambda: subm_index(self.coords, self.batch_size, self.spatial_shape, kernel),
+        )
 
 
 @dataclass(frozen=True)

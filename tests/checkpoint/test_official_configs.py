@@ -8,16 +8,19 @@ from perception3d.engine.build import build
 from perception3d.engine.config import load_config
 from perception3d.models.heads import CenterHead
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "dsvt"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 @pytest.mark.parametrize(
     ("name", "total", "backbone"),
     [
-        ("dsvt_waymo_pillar", 8_653_292, 2_684_928),
-        ("dsvt_waymo_voxel", 9_102_188, 3_133_824),
+        ("dsvt/dsvt_waymo_pillar", 8_653_292, 2_684_928),
+        ("dsvt/dsvt_waymo_voxel", 9_102_188, 3_133_824),
         # 7,118,559 are published with a TransFusion head, which is not that of this config.
-        ("dsvt_nuscenes_pillar", None, 1_200_128),
+        ("dsvt/dsvt_nuscenes_pillar", None, 1_200_128),
+        ("scatterformer/scatterformer_waymo", 12_300_908, 4_241_856),
+        # Windows of 20 cells: longer kernels, and two slots more in a pillar.
+        ("scatterformer/scatterformer_nuscenes", None, 4_241_856 + 6 * 2 * 8 * 32 + 2 * 128),
     ],
 )
 def test_parameters(name: str, total: int | None, backbone: int):
@@ -26,10 +29,11 @@ def test_parameters(name: str, total: int | None, backbone: int):
     if total is not None:
         assert sum(weight.numel() for weight in detector.parameters()) == total
     assert isinstance(detector.head, CenterHead)
-    assert detector.head.grid.stride == detector.neck.stride
+    stride = getattr(detector.backbone, "stride", 1) * detector.neck.stride
+    assert detector.head.grid.stride == stride
     assert detector.head.in_channels == detector.neck.out_channels
     width, height, _ = detector.voxelizer.grid_size
     assert detector.head.grid.size == (
-        width // detector.neck.stride,
-        height // detector.neck.stride,
+        width // stride,
+        height // stride,
     )

@@ -13,6 +13,7 @@ from perception3d.structures import Batch, Boxes3D, Targets
 
 ROOT = Path(__file__).resolve().parents[2] / "configs"
 CONFIGS = sorted(p for p in ROOT.rglob("*.py") if "_base_" not in p.parts)
+SMALL = ("dsvt_demo.py", "dsvt_nuscenes_frame.py", "scatterformer_demo.py")
 
 
 def frames(sizes: tuple[int, ...]) -> Batch:
@@ -37,7 +38,7 @@ def frames(sizes: tuple[int, ...]) -> Batch:
 
 
 def test_there_are_configs() -> None:
-    assert {"dsvt_demo.py", "dsvt_nuscenes_frame.py"} <= {path.name for path in CONFIGS}
+    assert {*SMALL, "scatterformer_waymo.py"} <= {path.name for path in CONFIGS}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -49,10 +50,13 @@ def test_every_name_exists_and_the_network_is_built(path: Path) -> None:
         build_optim(sections["optim_wrapper"], model)
 
 
-@pytest.mark.parametrize("name", ["dsvt_demo.py", "dsvt_nuscenes_frame.py"])
+@pytest.mark.parametrize("name", SMALL)
 def test_small_networks_learn_and_predict(name: str) -> None:
     torch.manual_seed(0)
-    sections = plain(load_config(ROOT / "dsvt" / name, ["model.allow_empty_frames=True"]))
+    if name.startswith("scatterformer"):
+        pytest.importorskip("spconv")
+    path = next(path for path in CONFIGS if path.name == name)
+    sections = plain(load_config(path, ["model.allow_empty_frames=True"]))
     model = build(sections["model"], path="model")
     optim = build_optim(sections["optim_wrapper"], model)
     batch = frames((900, 0, 500))  # one frame is empty
@@ -71,4 +75,5 @@ def test_bases_are_not_mixed_up_between_configs() -> None:
     demo = ROOT / "dsvt" / "dsvt_demo.py"
     before = plain(load_config(demo))
     load_config(ROOT / "dsvt" / "dsvt_nuscenes_frame.py")
+    load_config(ROOT / "scatterformer" / "scatterformer_demo.py")
     assert plain(load_config(demo)) == before

@@ -16,8 +16,9 @@ def filled_norm() -> RowBatchNorm:
 
 def test_two_rows_and_more_are_plain_batch_norm():
     ours, plain, rows = RowBatchNorm(3), nn.BatchNorm1d(3), torch.randn(5, 3)
-    assert torch.equal(ours(rows), plain(rows))
-    assert torch.equal(ours.running_var, plain.running_var)
+    torch.testing.assert_close(ours(rows), plain(rows))
+    torch.testing.assert_close(ours.running_mean, plain.running_mean)
+    torch.testing.assert_close(ours.running_var, plain.running_var)
     assert ours.num_batches_tracked == 1
 
 
@@ -32,3 +33,34 @@ def test_fewer_rows_use_and_keep_the_running_statistics(count: int):
     assert norm.weight.grad is not None
     assert norm.num_batches_tracked == 0
     assert norm.running_mean.tolist() == [1.0, 2.0, 3.0]
+
+
+def test_gradients_in_training():
+    rows = torch.randn(6, 3, dtype=torch.float64).requires_grad_()
+    norm = filled_norm().double()
+
+    def run(rows, weight, bias):
+        return torch.func.functional_call(norm, {"weight": weight, "bias": bias}, (rows,))
+
+    weight, bias = (torch.randn(3, dtype=torch.float64).requires_grad_() for _ in range(2))
+    assert torch.autograd.gradcheck(run, (rows, weight, bias))
+    run(rows.detach(), weight, bias).sum().backward()  # rows without gradient
+    torch.testing.assert_close(bias.grad, torch.full_like(bias, 6))
+
+
+def test_statistics_of_many_rows_are_exact():
+    rows = torch.randn(20_000, 64, generator=torch.Generator().manual_seed(0)) + 3
+    want = nn.BatchNorm1d(64).double()(rows.double())
+    ours, plain = (
+        (norm(64)(rows) - want).square().mean() for norm in (RowBatchNorm, nn.BatchNorm1d)
+    )
+    assert ours.sqrt() < 3e-7
+    assert plain > 4 * ours
+
+
+def test_settings_of_torch_are_kept():
+    rows = torch.randn(7, 3)
+    for options in ({"affine": False}, {"track_running_stats": False}, {"momentum": None}):
+        assert torch.equal(RowBatchNorm(3, **options)(rows), nn.BatchNorm1d(3, **options)(rows))
+    with pytest.raises(ValueError, match="expected 2D or 3D input"):
+        RowBatchNorm(3)(torch.randn(2, 3, 4, 5))

@@ -2,5 +2,6 @@
 
 from perception3d.models.backbones.dsvt import DSVT
 from perception3d.models.backbones.dsvt_stage import DSVTStage
+from perception3d.models.backbones.scatterformer import ScatterFormer
 
-__all__ = ["DSVT", "DSVTStage"]
+__all__ = ["DSVT", "DSVTStage", "ScatterFormer"]

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from perception3d.checks import FLOATS, check_tensor
 from perception3d.structures import SparseVoxels
 
-_NORM_EPS = 1e-3
-_NORM_MOMENTUM = 0.01
+NORM_EPS = 1e-3
+NORM_MOMENTUM = 0.01
 
 
 def scatter_to_bev(voxels: SparseVoxels) -> Tensor:
@@ -150,7 +150,7 @@ class BevBackbone(nn.Module):
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=_NORM_EPS, momentum=_NORM_MOMENTUM)
+    return nn.BatchNorm2d(channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)
 
 
 def _resampler(in_channels: int, out_channels: int, factor: float) -> nn.Sequential:

@@ -1,0 +1,69 @@
+"""ScatterFormer, Waymo.  For released weights and own loaders: no Waymo data set is included.
+
+Numbers from skyhehe123/ScatterFormer: tools/cfgs/waymo_models/scatterformer.yaml.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.runtime import *
+    from .._base_.schedule import *
+
+from perception3d.engine.trainable import TrainableModel
+from perception3d.models.backbones import ScatterFormer
+from perception3d.models.detector import Detector
+from perception3d.models.encoders import VoxelEncoder
+from perception3d.models.heads import (
+    BevGrid,
+    CenterDecoder,
+    CenterHead,
+    CenterLayers,
+    CenterLoss,
+)
+from perception3d.models.necks.cascade import CascadeBackbone
+from perception3d.models.voxelizer import Voxelizer
+
+classes = ("Vehicle", "Pedestrian", "Cyclist")
+channels = 128
+space = dict(  # x, y, z, m: 480 x 480 x 32 cells
+    voxel_size=(0.32, 0.32, 0.1875), point_cloud_range=(-76.8, -76.8, -2.0, 76.8, 76.8, 4.0)
+)
+decoder = dict(
+    type=CenterDecoder,
+    center_range=(-80, -80, -10, 80, 80, 10),
+    iou_rectifier=(0.68, 0.71, 0.65),
+    iou_threshold=(0.75, 0.6, 0.55),
+    pre_max=4096,
+    post_max=500,
+)
+
+model = dict(
+    type=TrainableModel,
+    net=dict(
+        type=Detector,
+        voxelizer=dict(type=Voxelizer, **space),
+        # x, y, z, tanh of intensity, tanh of elongation
+        encoder=dict(type=VoxelEncoder, in_channels=5, channels=(64, 64), **space),
+        backbone=dict(
+            type=ScatterFormer,
+            grid_size=(480, 480, 32),
+            in_channels=64,
+            channels=channels,
+            window=12,
+        ),
+        neck=dict(type=CascadeBackbone, in_channels=channels, channels=channels),
+        head=dict(
+            type=CenterHead,
+            in_channels=channels,
+            classes=classes,
+            grid=dict(type=BevGrid, stride=2, **space),
+            layers=dict(type=CenterLayers, velocity=False, iou=True),
+            loss=dict(type=CenterLoss, box_weight=2.0, diou=True),
+            decoder=decoder,
+        ),
+    ),
+)
+optim_wrapper.update(optimizer=dict(lr=0.006), max_norm=10.0)
+param_scheduler.update(warmup=0.1, div=100.0)
+train_cfg.update(max_epochs=24)
+auto_scale_lr.update(base_batch_size=32)
