@@ -96,6 +96,9 @@ ROWS = tuple(
         partial(_case, setting),
         ("tiny", "tail", "f1", "f10", "w180"),
         required={"official style, torch": 4.0},
+        required_cuda={"official style, torch": 5.0},
+        aim_ms=0.8 if name == "dsvt_pillar_waymo" else None,
+        aim_ms_cuda=0.025 if name == "dsvt_pillar_waymo" else None,
     )
     for name, setting in SETTINGS.items()
 )

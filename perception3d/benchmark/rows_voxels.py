@@ -108,6 +108,9 @@ ROWS = (
             ALL,
             tolerance=1e-5,
             required={"torch.unique of keys": 3.0},
+            required_cuda={"torch.unique of keys": 3.0},
+            aim_ms=1.2 if setting == "dsvt_pillar_nuscenes" else None,
+            aim_ms_cuda=0.015 if setting == "dsvt_pillar_nuscenes" else None,
         )
         for setting, size in NUSCENES_SIZES.items()
     ),
