@@ -12,16 +12,19 @@ namespace perception3d {
 // Multiply-adds worth a thread.
 constexpr int64_t kWorkPerThread = 1 << 18;
 
+// Rows are fetched into the caches so many rows before they are needed.
+constexpr int64_t kRowsAhead = 64;
+
 // Calls body(Places) for blocks of at most kBlockRows of the places [begin, end).
 template <typename Scalar, typename Body>
 void for_each_block_of_rows(const LinearAttention<Scalar>& attention, int64_t head, int64_t begin,
                             int64_t end, const Body& body) {
-  const bool last_head = head + 1 == attention.heads;
-  const int64_t next = last_head ? end - begin : 0;
+  const int64_t heads = attention.heads;
   const int64_t last = attention.offsets[attention.num_windows];
   for (int64_t first = begin; first < end; first += kBlockRows) {
-    body(Places{attention.order, first, std::min(kBlockRows, end - first), first + next, last, head,
-                last_head ? 0 : head + 1});
+    const int64_t piece = head * (end - begin) + first - begin;
+    body(Places{attention.order, first, std::min(kBlockRows, end - first), head, heads,
+                begin + kRowsAhead + piece / heads, piece % heads, last});
   }
 }
 
@@ -67,6 +70,13 @@ void sum_keys(const LinearAttention<Scalar>& attention, int64_t head, int64_t be
     }
     add_rows(key, d, places.count, sums.vector);
   });
+}
+
+// The first window from `window` on, before `last`, with more than one row.
+template <typename Scalar>
+int64_t end_of_lone_rows(const LinearAttention<Scalar>& attention, int64_t window, int64_t last) {
+  while (window < last && attention.offsets[window + 1] - attention.offsets[window] <= 1) ++window;
+  return window;
 }
 
 template <typename Scalar>

@@ -242,6 +242,43 @@ P3D_INLINE void finish_all_keys(const Number* key, const Number* grad_sum, int64
   }
 }
 
+template <typename Number>
+P3D_INLINE void all_scales_alone(const Number* query, const Number* key, int64_t width,
+                                 int64_t rows, Number epsilon, Number* scale) {
+  const int64_t stride = padded<Number>(width);
+  for (int64_t r = 0; r < rows; ++r) {
+    const Number z = dot(query + r * stride, key + r * stride, stride);
+    scale[r] = z / (z + epsilon);
+  }
+}
+
+template <typename Number>
+P3D_INLINE void finish_all_alone(Number* query, Number* key, int64_t width, const Number* value,
+                                 const Number* grad, int64_t value_width, int64_t rows,
+                                 Number epsilon, Number* scale) {
+  constexpr int lanes = kLanes<Number>;
+  const int64_t stride = padded<Number>(width);
+  const int64_t value_stride = padded<Number>(value_width);
+  for (int64_t r = 0; r < rows; ++r) {
+    Number* q = query + r * stride;
+    Number* k = key + r * stride;
+    const Number z = dot(q, k, stride);
+    const Number reciprocal = 1 / (z + epsilon);
+    const Number along = dot(value + r * value_stride, grad + r * value_stride, value_stride);
+    const Number factor = along * reciprocal * (epsilon * reciprocal);
+    scale[r] = z * reciprocal;
+    for (int64_t c = 0; c < stride; c += lanes) {
+      Lanes<Number> of_query, of_key;
+      load_vector<lanes>(q + c, of_query);
+      load_vector<lanes>(k + c, of_key);
+      const Lanes<Number> grad_query = of_query > 0 ? factor * of_key : Lanes<Number>{};
+      const Lanes<Number> grad_key = of_key > 0 ? factor * of_query : Lanes<Number>{};
+      store_vector<lanes>(grad_query, q + c);
+      store_vector<lanes>(grad_key, k + c);
+    }
+  }
+}
+
 }  // namespace
 
 // One function per number, compiled for several machines.
@@ -275,6 +312,15 @@ P3D_INLINE void finish_all_keys(const Number* key, const Number* grad_sum, int64
   P3D_CLONES void finish_keys(const Number* key, const Number* grad_sum, int64_t width,            \
                               int64_t rows, Number* grad) {                                        \
     finish_all_keys(key, grad_sum, width, rows, grad);                                             \
+  }                                                                                                \
+  P3D_CLONES void scales_alone(const Number* query, const Number* key, int64_t width,              \
+                               int64_t rows, Number epsilon, Number* scale) {                      \
+    all_scales_alone(query, key, width, rows, epsilon, scale);                                     \
+  }                                                                                                \
+  P3D_CLONES void finish_alone(Number* query, Number* key, int64_t width, const Number* value,     \
+                               const Number* grad, int64_t value_width, int64_t rows,              \
+                               Number epsilon, Number* scale) {                                    \
+    finish_all_alone(query, key, width, value, grad, value_width, rows, epsilon, scale);           \
   }
 P3D_DEFINE(float)
 P3D_DEFINE(double)

@@ -44,21 +44,18 @@ class Pad {
   std::unique_ptr<Number[], Free> numbers_;
 };
 
-// Which rows a block holds, and which will be gathered after it.
+// Which rows a block holds, and what to fetch into the caches meanwhile.  Heads are worked off one
+// after the other, but memory is fast only along whole rows: with the i-th row of a block the
+// ahead + i-th piece is fetched, counting all heads of a row, then the next row.
 struct Places {
   const int64_t* order;  // null: places are rows
   int64_t first;
   int64_t count;
-  int64_t next;  // first place of the next block
-  int64_t last;  // one past the last place of all
   int64_t head;
-  int64_t next_head;  // of the next block
-
-  int64_t row(int64_t i) const { return order == nullptr ? first + i : order[first + i]; }
-  int64_t next_row(int64_t i) const {
-    const int64_t place = next + i < last ? next + i : last - 1;
-    return order == nullptr ? place : order[place];
-  }
+  int64_t heads;
+  int64_t ahead_place;
+  int64_t ahead_head;
+  int64_t last;  // one past the last place of all
 };
 
 // gather_rows: block = rows of one head, negative numbers as zeros if `relu`.
@@ -118,5 +115,20 @@ void scale_rows(const double* scale, int64_t width, int64_t rows, double* block)
 void finish_keys(const float* key, const float* grad_sum, int64_t width, int64_t rows, float* grad);
 void finish_keys(const double* key, const double* grad_sum, int64_t width, int64_t rows,
                  double* grad);
+
+// Rows that are alone in their window, where the sums are products of the row's own key and value
+// and nearly everything cancels out of the gradients: with z = q . k and r = 1 / (z + epsilon)
+//   y = z r v,  dq = epsilon r^2 (v . g) k,  dk = epsilon r^2 (v . g) q,  dv = z r g.
+// scale[i] = z r.
+void scales_alone(const float* query, const float* key, int64_t width, int64_t rows, float epsilon,
+                  float* scale);
+void scales_alone(const double* query, const double* key, int64_t width, int64_t rows,
+                  double epsilon, double* scale);
+// The same, and dq and dk (0 where query or key is not positive) in the place of query and key.
+void finish_alone(float* query, float* key, int64_t width, const float* value, const float* grad,
+                  int64_t value_width, int64_t rows, float epsilon, float* scale);
+void finish_alone(double* query, double* key, int64_t width, const double* value,
+                  const double* grad, int64_t value_width, int64_t rows, double epsilon,
+                  double* scale);
 
 }  // namespace perception3d

@@ -13,11 +13,13 @@ struct Scratch {
 
   explicit Scratch(const LinearAttention<Scalar>& attention)
       : narrow(kBlockRows * padded<Number>(attention.key_width)),
+        keys(kBlockRows * padded<Number>(attention.key_width)),
         wide(kBlockRows * padded<Number>(attention.value_width)),
         scale(kBlockRows),
         sums(sums_size(attention)) {}
 
   Pad<Number> narrow;  // block of keys or queries
+  Pad<Number> keys;    // block of keys beside queries
   Pad<Number> wide;    // block of values or outputs
   Pad<Number> scale;
   Pad<Number> sums;
@@ -39,15 +41,42 @@ void write_outputs(const LinearAttention<Scalar>& attention, int64_t head, int64
   });
 }
 
+// Windows of at most one row, whose places are [begin, end).
+template <typename Scalar>
+void attend_alone(const LinearAttention<Scalar>& attention, int64_t head, int64_t begin,
+                  int64_t end, const Scratch<Scalar>& scratch,
+                  const WritableHeadRows<Scalar>& output) {
+  const int64_t d = attention.key_width;
+  const int64_t e = attention.value_width;
+  auto* query = scratch.narrow.get();
+  auto* key = scratch.keys.get();
+  auto* value = scratch.wide.get();
+  auto* scale = scratch.scale.get();
+  for_each_block_of_rows(attention, head, begin, end, [&](const Places& places) {
+    gather_rows(attention.query, places, d, true, query);
+    gather_rows(attention.key, places, d, true, key);
+    gather_rows(attention.value, places, e, false, value);
+    scales_alone(query, key, d, places.count, attention.epsilon, scale);
+    scatter_rows(value, scale, e, places, output);
+  });
+}
+
 template <typename Scalar>
 void attend_whole_windows(const LinearAttention<Scalar>& attention, const WindowRun& run,
                           const Scratch<Scalar>& scratch, const WritableHeadRows<Scalar>& output) {
   auto* numbers = scratch.sums.get();
   auto sums = sums_at(attention, numbers, 0, 0);
-  for (int64_t window = run.first; window < run.last; ++window) {
+  for (int64_t window = run.first; window < run.last;) {
     const int64_t begin = attention.offsets[window];
-    const int64_t end = attention.offsets[window + 1];
-    if (begin == end) continue;
+    const int64_t first_long = end_of_lone_rows(attention, window, run.last);
+    if (first_long > window) {
+      for (int64_t head = 0; head < attention.heads; ++head) {
+        attend_alone(attention, head, begin, attention.offsets[first_long], scratch, output);
+      }
+      window = first_long;
+      continue;
+    }
+    const int64_t end = attention.offsets[++window];
     for (int64_t head = 0; head < attention.heads; ++head) {
       std::fill_n(numbers, sums_size(attention), Compute<Scalar>{0});
       sum_keys(attention, head, begin, end, false, scratch.narrow.get(), scratch.wide.get(), sums);
@@ -62,7 +91,7 @@ template <typename Scalar>
 void scattered_linear_attention(const LinearAttention<Scalar>& attention,
                                 const WritableHeadRows<Scalar>& output, int threads) {
   using Number = Compute<Scalar>;
-  const WindowWork work = divide_windows(attention.offsets, attention.num_windows);
+  const WindowWork work = divide_windows(attention.offsets, attention.num_windows, threads);
   const int workers = workers_for(attention, threads);
   const int64_t numbers = attention.heads * sums_size(attention);
   const Pad<Number> of_parts(work.num_parts() * numbers);

@@ -26,6 +26,7 @@ struct Scratch {
   explicit Scratch(const LinearAttention<Scalar>& attention)
       : narrow(kBlockRows * padded<Number>(attention.key_width)),
         wide(kBlockRows * padded<Number>(attention.value_width)),
+        wide_grad(kBlockRows * padded<Number>(attention.value_width)),
         narrow_grad(kBlockRows * padded<Number>(attention.key_width)),
         scale(kBlockRows),
         sums(sums_size(attention)),
@@ -34,6 +35,7 @@ struct Scratch {
 
   Pad<Number> narrow;  // block of keys or queries
   Pad<Number> wide;    // block of values or gradients of the output
+  Pad<Number> wide_grad;
   Pad<Number> narrow_grad;
   Pad<Number> scale;
   Pad<Number> sums;
@@ -88,15 +90,45 @@ void go_back_to_keys(const LinearAttention<Scalar>& attention, const Gradient<Sc
   });
 }
 
+// Windows of at most one row, whose places are [begin, end).
+template <typename Scalar>
+void go_back_alone(const LinearAttention<Scalar>& attention, const Gradient<Scalar>& grad,
+                   int64_t head, int64_t begin, int64_t end, const Scratch<Scalar>& scratch) {
+  const int64_t d = attention.key_width;
+  const int64_t e = attention.value_width;
+  auto* query = scratch.narrow.get();
+  auto* key = scratch.narrow_grad.get();
+  auto* value = scratch.wide.get();
+  auto* output = scratch.wide_grad.get();
+  auto* scale = scratch.scale.get();
+  for_each_block_of_rows(attention, head, begin, end, [&](const Places& places) {
+    gather_rows(attention.query, places, d, true, query);
+    gather_rows(attention.key, places, d, true, key);
+    gather_rows(attention.value, places, e, false, value);
+    gather_rows(grad.output, places, e, false, output);
+    finish_alone(query, key, d, value, output, e, places.count, attention.epsilon, scale);
+    scatter_rows(query, nullptr, d, places, grad.query);
+    scatter_rows(key, nullptr, d, places, grad.key);
+    scatter_rows(output, scale, e, places, grad.value);
+  });
+}
+
 template <typename Scalar>
 void go_back_through_windows(const LinearAttention<Scalar>& attention, const Gradient<Scalar>& grad,
                              const WindowRun& run, const Scratch<Scalar>& scratch) {
   const auto sums = sums_at(attention, scratch.sums.get(), 0, 0);
   const auto grad_sums = sums_at(attention, scratch.grad_sums.get(), 0, 0);
-  for (int64_t window = run.first; window < run.last; ++window) {
+  for (int64_t window = run.first; window < run.last;) {
     const int64_t begin = attention.offsets[window];
-    const int64_t end = attention.offsets[window + 1];
-    if (begin == end) continue;
+    const int64_t first_long = end_of_lone_rows(attention, window, run.last);
+    if (first_long > window) {
+      for (int64_t head = 0; head < attention.heads; ++head) {
+        go_back_alone(attention, grad, head, begin, attention.offsets[first_long], scratch);
+      }
+      window = first_long;
+      continue;
+    }
+    const int64_t end = attention.offsets[++window];
     for (int64_t head = 0; head < attention.heads; ++head) {
       std::fill_n(scratch.sums.get(), sums_size(attention), Compute<Scalar>{0});
       std::fill_n(scratch.grad_sums.get(), sums_size(attention), Compute<Scalar>{0});
@@ -117,7 +149,7 @@ void scattered_linear_attention_backward(const LinearAttention<Scalar>& attentio
                                          const WritableHeadRows<Scalar>& grad_value, int threads) {
   using Number = Compute<Scalar>;
   const Gradient<Scalar> gradient{grad, grad_query, grad_key, grad_value};
-  const WindowWork work = divide_windows(attention.offsets, attention.num_windows);
+  const WindowWork work = divide_windows(attention.offsets, attention.num_windows, threads);
   const int workers = workers_for(attention, threads);
   const int64_t numbers = attention.heads * sums_size(attention);
   const Pad<Number> of_parts(work.num_parts() * numbers);

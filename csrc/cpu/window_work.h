@@ -7,9 +7,9 @@
 
 namespace perception3d {
 
-// Rows of an item.  How windows are divided must not depend on the number of threads: the order of
-// sums does depend on it.
-constexpr int64_t kItemRows = 512;
+// Windows of more rows are split.  Must not depend on the number of threads: the order of sums does
+// depend on it.
+constexpr int64_t kPartRows = 512;
 
 // The whole windows [first, last).
 struct WindowRun {
@@ -17,7 +17,7 @@ struct WindowRun {
   int64_t last;
 };
 
-// The places [begin, end) of one window of more than kItemRows rows.
+// The places [begin, end) of one window of more than kPartRows rows.
 struct WindowPart {
   int64_t begin;
   int64_t end;
@@ -32,21 +32,23 @@ struct WindowWork {
   int64_t num_parts() const { return static_cast<int64_t>(parts.size()); }
 };
 
-inline WindowWork divide_windows(const int64_t* offsets, int64_t num_windows) {
+inline WindowWork divide_windows(const int64_t* offsets, int64_t num_windows, int threads) {
+  // Long runs walk through memory in one direction; eight a thread keep all of them busy.
+  const int64_t run_rows = std::clamp<int64_t>(offsets[num_windows] / (8 * threads), 128, 2048);
   WindowWork work;
   int64_t first = 0;
   const auto close_run = [&](int64_t last) {
     if (offsets[first] < offsets[last]) work.runs.push_back({first, last});
   };
   for (int64_t window = 0; window < num_windows; ++window) {
-    if (offsets[window + 1] - offsets[window] > kItemRows) {
+    if (offsets[window + 1] - offsets[window] > kPartRows) {
       close_run(window);
       first = window + 1;
       const int64_t first_part = work.num_parts();
-      for (int64_t begin = offsets[window]; begin < offsets[window + 1]; begin += kItemRows) {
-        work.parts.push_back({begin, std::min(begin + kItemRows, offsets[window + 1]), first_part});
+      for (int64_t begin = offsets[window]; begin < offsets[window + 1]; begin += kPartRows) {
+        work.parts.push_back({begin, std::min(begin + kPartRows, offsets[window + 1]), first_part});
       }
-    } else if (offsets[window + 1] - offsets[first] >= kItemRows) {
+    } else if (offsets[window + 1] - offsets[first] >= run_rows) {
       close_run(window + 1);
       first = window + 1;
     }
