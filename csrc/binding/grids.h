@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "common/check.h"
+#include "common/subm_grid.h"
 #include "common/voxel_grid.h"
 #include "common/window_grid.h"
 
@@ -44,6 +45,25 @@ inline WindowGrid window_grid(int64_t batch_size, const std::vector<int64_t>& sp
   }
   STD_TORCH_CHECK(windows < 9e18, "window_partition: the windows of all frames must be fewer than ",
                   "2^63");
+  return grid;
+}
+
+inline SubmGrid subm_grid(int64_t batch_size, const std::vector<int64_t>& spatial_shape,
+                          const std::vector<int64_t>& kernel) {
+  STD_TORCH_CHECK(spatial_shape.size() == 3 && kernel.size() == 3,
+                  "subm_index: spatial_shape and kernel must have 3 entries");
+  SubmGrid grid{batch_size, {}, {}};
+  double cells = static_cast<double>(batch_size), taps = 1;
+  for (int axis = 0; axis < 3; ++axis) {
+    STD_TORCH_CHECK(spatial_shape[axis] >= 1 && kernel[axis] >= 1 && kernel[axis] % 2 == 1,
+                    "subm_index: spatial_shape must be >= 1, kernel odd");
+    grid.spatial_shape[axis] = spatial_shape[axis];
+    grid.kernel[axis] = kernel[axis];
+    cells *= static_cast<double>(spatial_shape[axis]);
+    taps *= static_cast<double>(kernel[axis]);
+  }
+  STD_TORCH_CHECK(cells < 4.6e18 && taps <= kMostTaps,
+                  "subm_index: there may be 2^62 - 1 cells and ", kMostTaps, " taps at most");
   return grid;
 }
 

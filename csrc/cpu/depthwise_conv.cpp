@@ -50,9 +50,9 @@ P3D_INLINE void backward_of(const Group<Scalar>& group, const Rows<Scalar>& rows
 }
 
 template <typename Scalar>
-P3D_INLINE void pass_on_of(const std::vector<Channels>& parts, const Rows<Scalar>& rows,
+P3D_INLINE void pass_on_of(const std::vector<ChannelRange>& parts, const Rows<Scalar>& rows,
                            const Scalar* source, Scalar* target) {
-  for (const Channels& part : parts) {
+  for (const ChannelRange& part : parts) {
     for (int64_t row = rows.begin; row < rows.end; ++row) {
       const int64_t place = row * rows.columns + part.first;
       for_each_piece(part.count, PassedRow<Scalar>{source + place, rows.residual, target + place});
@@ -62,7 +62,7 @@ P3D_INLINE void pass_on_of(const std::vector<Channels>& parts, const Rows<Scalar
 
 // One function per scalar type, compiled for several machines.
 #define P3D_ROWS(Scalar)                                                                      \
-  P3D_CLONES void pass_on(const std::vector<Channels>& parts, const Rows<Scalar>& rows,       \
+  P3D_CLONES void pass_on(const std::vector<ChannelRange>& parts, const Rows<Scalar>& rows,   \
                           const Scalar* source, Scalar* target) {                             \
     pass_on_of(parts, rows, source, target);                                                  \
   }                                                                                           \
@@ -91,28 +91,19 @@ P3D_ROWS(Float16)
 template <typename Scalar>
 struct Plan {
   std::vector<Group<Scalar>> groups;
-  std::vector<Channels> passed_on;
+  std::vector<ChannelRange> passed_on;
   int64_t most_taps = 0;
   int64_t work = 0;  // numbers read per row
 
-  explicit Plan(const DepthwiseConv<Scalar>& conv) : work(conv.columns) {
-    std::vector<Channels> taken;
+  explicit Plan(const DepthwiseConv<Scalar>& conv)
+      : passed_on(conv.passed_on()), work(conv.columns) {
     for (const DepthwiseGroup<Scalar>& given : conv.groups) {
       Group<Scalar> group{given.neighbours, {}, given.taps, given.first, given.channels};
       group.weight.resize(given.taps * given.channels);
       for (size_t i = 0; i < group.weight.size(); ++i) group.weight[i] = load(given.weight[i]);
       most_taps = std::max(most_taps, given.taps);
       work += given.taps * (given.channels + 1);
-      taken.push_back({given.first, given.channels});
       groups.push_back(std::move(group));
-    }
-    std::sort(taken.begin(), taken.end(),
-              [](const Channels& a, const Channels& b) { return a.first < b.first; });
-    taken.push_back({conv.columns, 0});
-    int64_t next = 0;
-    for (const Channels& part : taken) {
-      if (part.first > next) passed_on.push_back({next, part.first - next});
-      next = part.first + part.count;
     }
   }
 };

@@ -4,24 +4,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/depthwise_group.h"
+
 namespace perception3d {
-
-// One kernel and the channels first .. first + channels - 1 that it works on.
-template <typename Scalar>
-struct DepthwiseGroup {
-  const int32_t* neighbours;  // (rows, taps), the table of subm_index
-  const Scalar* weight;       // (taps, channels)
-  int64_t taps, first, channels;
-};
-
-// Features (rows, columns); groups share no channel.  Channels of no group are passed on.  With
-// `residual` the features are added to the result.
-template <typename Scalar>
-struct DepthwiseConv {
-  int64_t rows, columns;
-  bool residual;
-  std::vector<DepthwiseGroup<Scalar>> groups;
-};
 
 // Where a table names a row that does not exist; group < 0: nowhere.
 struct NeighbourFault {

@@ -142,10 +142,6 @@ struct PassedRow {
   }
 };
 
-struct Channels {
-  int64_t first, count;
-};
-
 template <typename Scalar>
 struct Rows {
   int64_t begin, end, columns;

@@ -3,18 +3,9 @@
 
 #include <cstdint>
 
+#include "common/subm_grid.h"
+
 namespace perception3d {
-
-// Sizes in order z, y, x.  Every kernel size is odd; there are at most kMostTaps taps.
-struct SubmGrid {
-  int64_t batch_size;
-  int64_t spatial_shape[3];
-  int64_t kernel[3];
-
-  int64_t num_taps() const { return kernel[0] * kernel[1] * kernel[2]; }
-};
-
-constexpr int64_t kMostTaps = 32768;
 
 // What is wrong with coordinates.  row < 0: nothing.  Else the voxel `row` lies outside the grid,
 // or, with other >= 0, in the same cell as the voxel `other`.

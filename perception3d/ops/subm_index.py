@@ -33,7 +33,9 @@ def subm_index(
 
     Raises:
         TypeError, ValueError: shape, dtype, an even or too large kernel, 2^62 cells or more.
-        RuntimeError: a voxel outside the grid or the batch, two voxels in one cell (CPU).
+        RuntimeError: a voxel outside the grid or the batch, two voxels in one cell (CPU; on CUDA
+            such a voxel has no neighbours, and the first of two in a cell counts); on CUDA, 2^62
+            or more cells times voxels.
     """
     check_tensor("subm_index", "coords", coords, ("N", 4), (torch.int32,))
     if batch_size < 1:

@@ -6,8 +6,8 @@
 #include <tuple>
 #include <vector>
 
+#include "binding/depthwise_conv.h"
 #include "binding/storage_types.h"
-#include "common/check.h"
 
 namespace perception3d {
 namespace {
@@ -19,31 +19,11 @@ DepthwiseConv<Scalar> checked_conv(const char* op, const Tensor& features,
                                    const std::vector<Tensor>& neighbours,
                                    const std::vector<Tensor>& weights,
                                    const std::vector<int64_t>& first_channels, bool residual) {
-  check_cpu(op, "features", features, features.scalar_type(), 2);
-  const int64_t rows = features.size(0), columns = features.size(1);
-  STD_TORCH_CHECK(rows < INT32_MAX, op, ": there must be fewer than 2^31 - 1 voxels");
-  const size_t groups = neighbours.size();
-  STD_TORCH_CHECK(weights.size() == groups && first_channels.size() == groups, op,
-                  ": every table needs a weight and a first channel");
-  DepthwiseConv<Scalar> conv{rows, columns, residual, {}};
-  std::vector<bool> taken(columns);
-  for (size_t i = 0; i < groups; ++i) {
-    check_cpu(op, "neighbours", neighbours[i], ScalarType::Int, 2);
-    check_cpu(op, "weight", weights[i], features.scalar_type(), 2);
-    const int64_t taps = neighbours[i].size(1), channels = weights[i].size(1);
-    const int64_t first = first_channels[i];
-    check_size(op, "neighbours", neighbours[i], 0, rows);
-    check_size(op, "weight", weights[i], 0, taps);
-    STD_TORCH_CHECK(first >= 0 && first <= columns - channels, op, ": channels ", first, " .. ",
-                    first + channels - 1, " are not among ", columns);
-    for (int64_t c = first; c < first + channels; ++c) {
-      STD_TORCH_CHECK(!taken[c], op, ": channel ", c, " belongs to two kernels");
-      taken[c] = true;
-    }
-    conv.groups.push_back({neighbours[i].const_data_ptr<int32_t>(), data_of<Scalar>(weights[i]),
-                           taps, first, channels});
-  }
-  return conv;
+  const auto check = [op](const char* name, const Tensor& tensor, ScalarType dtype) {
+    check_cpu(op, name, tensor, dtype, 2);
+  };
+  return depthwise_conv_of<Scalar>(op, features, neighbours, weights, first_channels, residual,
+                                   check);
 }
 
 void check_fault(const char* op, const NeighbourFault& fault, int64_t rows) {

@@ -5,35 +5,17 @@
 
 #include <vector>
 
+#include "binding/grids.h"
 #include "common/check.h"
 
 namespace perception3d {
 namespace {
 
-SubmGrid checked_grid(int64_t batch_size, const std::vector<int64_t>& spatial_shape,
-                      const std::vector<int64_t>& kernel) {
-  STD_TORCH_CHECK(spatial_shape.size() == 3 && kernel.size() == 3,
-                  "subm_index: spatial_shape and kernel must have 3 entries");
-  SubmGrid grid{batch_size, {}, {}};
-  int64_t cells = batch_size, taps = 1;
-  for (int axis = 0; axis < 3; ++axis) {
-    STD_TORCH_CHECK(spatial_shape[axis] >= 1 && kernel[axis] >= 1 && kernel[axis] % 2 == 1,
-                    "subm_index: spatial_shape must be >= 1, kernel odd");
-    const bool fits = !__builtin_mul_overflow(cells, spatial_shape[axis], &cells) &&
-                      !__builtin_mul_overflow(taps, kernel[axis], &taps);
-    STD_TORCH_CHECK(fits && cells < int64_t{1} << 62 && taps <= kMostTaps,
-                    "subm_index: there may be 2^62 - 1 cells and ", kMostTaps, " taps at most");
-    grid.spatial_shape[axis] = spatial_shape[axis];
-    grid.kernel[axis] = kernel[axis];
-  }
-  return grid;
-}
-
 Tensor index(const Tensor& coords, int64_t batch_size, std::vector<int64_t> spatial_shape,
              std::vector<int64_t> kernel) {
   check_cpu("subm_index", "coords", coords, ScalarType::Int, 2);
   check_size("subm_index", "coords", coords, 1, 4);
-  const SubmGrid grid = checked_grid(batch_size, spatial_shape, kernel);
+  const SubmGrid grid = subm_grid(batch_size, spatial_shape, kernel);
   const int64_t num_voxels = coords.size(0);
   STD_TORCH_CHECK(num_voxels < INT32_MAX, "subm_index: there must be fewer than 2^31 - 1 voxels");
   const int32_t* cells = coords.const_data_ptr<int32_t>();

@@ -1,0 +1,15 @@
+"""Voxels for the tests of the sparse convolutions' kernels."""
+
+import torch
+
+
+def random_voxels(count, batch_size, shape, seed=0):
+    """(N, 4) int32 rows (b, z, y, x), unique, shuffled; N <= count."""
+    generator = torch.Generator().manual_seed(seed)
+    cells = batch_size * shape[0] * shape[1] * shape[2]
+    chosen = torch.randperm(cells, generator=generator)[:count]
+    columns = []
+    for size in reversed(shape):
+        columns.append(chosen % size)
+        chosen = chosen // size
+    return torch.stack([chosen, *reversed(columns)], dim=1).int()
