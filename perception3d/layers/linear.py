@@ -15,7 +15,12 @@ _FEWEST_PRODUCTS = 2**20
 
 
 def linear(
-    rows: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None
+    rows: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    *,
+    steady: bool = False,
 ) -> Tensor:
     """Compute activation(rows @ weight.T + bias), as F.linear does up to rounding.
 
@@ -29,11 +34,16 @@ def linear(
         weight: (K, C).
         bias: (K,) or None.
         activation: None, "gelu" (exact erf form) or "relu".
+        steady: a row's result does not depend on how many other rows there are, bit for bit:
+            oneDNN for any number of float32 rows on the CPU.  (BLAS has loops of its own for few
+            rows, and oneDNN for one.)
 
     Returns:
         (N, K).
     """
-    if not _onednn_pays(rows, weight):
+    if steady and rows.shape[0] == 1:
+        return linear(rows.expand(2, -1), weight, bias, activation, steady=True)[:1]
+    if not _onednn_pays(rows, weight, 0 if steady else _FEWEST_PRODUCTS):
         result = F.linear(rows, weight, bias)
     elif torch.is_grad_enabled() and _any_requires_grad(rows, weight, bias):
         result = _OneDNNLinear.apply(rows, weight, bias)  # type: ignore[no-untyped-call]  # torch's
@@ -43,14 +53,25 @@ def linear(
 
 
 class RowLinear(nn.Linear):
-    """nn.Linear for (N, C) rows through `linear`."""
+    """nn.Linear for (N, C) rows through `linear`.
+
+    Args:
+        in_features, out_features, bias: as nn.Linear.
+        steady: see `linear`.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, *, steady: bool = False
+    ) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.steady = steady
 
     def forward(self, rows: Tensor) -> Tensor:
         """Map (N, C) to (N, K)."""
-        return linear(rows, self.weight, self.bias)
+        return linear(rows, self.weight, self.bias, steady=self.steady)
 
 
-def _onednn_pays(rows: Tensor, weight: Tensor) -> bool:
+def _onednn_pays(rows: Tensor, weight: Tensor, fewest: int) -> bool:
     return (
         not torch.compiler.is_compiling()
         and not torch._C._get_tracing_state()
@@ -58,7 +79,7 @@ def _onednn_pays(rows: Tensor, weight: Tensor) -> bool:
         and weight.device.type == "cpu"
         and rows.dtype == weight.dtype == torch.float32
         and rows.ndim == 2
-        and rows.shape[0] * weight.numel() >= _FEWEST_PRODUCTS
+        and rows.shape[0] * weight.numel() >= fewest
         and not torch.is_autocast_enabled("cpu")
         and has_onednn()
         and bool(torch.backends.mkldnn.enabled)

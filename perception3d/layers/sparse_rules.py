@@ -1,7 +1,8 @@
 """Rule books of sparse convolutions: which input row meets which output row under which weight.
 
 The only file that touches spconv.  It is imported on first use, so that networks can be built,
-loaded and converted without it.
+loaded and converted without it.  On the CPU it makes the lists of pairs of strided convolutions;
+products and sums are ours there, faster and independent of the company that a row has.
 """
 
 import importlib
@@ -18,6 +19,9 @@ import torch
 from torch import Tensor
 
 from perception3d.errors import UserError
+from perception3d.layers.pair_products import convolve_pairs
+from perception3d.ops.subm_conv import subm_conv
+from perception3d.ops.subm_index import subm_index
 from perception3d.structures import IndexCache, SparseVoxels
 
 Cells = tuple[int, int, int]
@@ -29,7 +33,7 @@ _MAX_INT32 = 2**31 - 1
 
 
 class MissingSpconvError(UserError, ImportError):
-    """spconv is not installed, cannot be loaded, or is the package that cannot train."""
+    """spconv is not installed, cannot be loaded, or is the package that has no CUDA kernels."""
 
 
 @dataclass(frozen=True)
@@ -132,16 +136,49 @@ def _build(voxels: SparseVoxels, kernel: Kernel, backward: bool) -> RuleBook:
         )
     if voxels.num_voxels == 0:
         return RuleBook(voxels.coords, shape, 0, None)
-    if voxels.coords.is_cuda and kernel.volume <= _MAX_MASKED_KERNEL:
+    if not voxels.coords.is_cuda:
+        coords, apply = (
+            _neighbours(voxels, kernel) if kernel.submanifold else _pairs(voxels, kernel)
+        )
+    elif kernel.volume <= _MAX_MASKED_KERNEL:
         coords, apply = _masked_rules(voxels, kernel, backward)
     else:
         coords, apply = _native_rules(voxels, kernel)
     return RuleBook(coords, shape, voxels.num_voxels, apply if coords.shape[0] else None)
 
 
+def _neighbours(voxels: SparseVoxels, kernel: Kernel) -> tuple[Tensor, _Apply]:
+    """Convolve at the voxels themselves, by our own operators: CPU."""
+    neighbours = subm_index(voxels.coords, voxels.batch_size, voxels.spatial_shape, kernel.size)
+
+    def apply(features: Tensor, weight: Tensor, transposed: bool) -> Tensor:
+        return subm_conv(features, neighbours, weight)
+
+    return voxels.coords, apply
+
+
+def _pairs(voxels: SparseVoxels, kernel: Kernel) -> tuple[Tensor, _Apply]:
+    """Gather, multiply, add per weight: CPU."""
+    spconv = _spconv(cuda=False)
+    coords, table, counts = spconv.pytorch.ops.get_indice_pairs(
+        *_geometry(voxels, kernel, spconv.core.ConvAlgo.Native), subm=False
+    )
+    pairs = [
+        (table[0, tap, :count].long(), table[1, tap, :count].long())
+        for tap, count in enumerate(counts.tolist())
+    ]
+    back = [(targets, sources) for sources, targets in pairs]
+
+    def apply(features: Tensor, weight: Tensor, transposed: bool) -> Tensor:
+        rows = voxels.num_voxels if transposed else coords.shape[0]
+        return convolve_pairs(features, weight.flatten(1, 3), back if transposed else pairs, rows)
+
+    return coords, apply
+
+
 def _native_rules(voxels: SparseVoxels, kernel: Kernel) -> tuple[Tensor, _Apply]:
-    """Gather, multiply, scatter per weight: any device, any kernel."""
-    spconv = _spconv(training=False)
+    """Gather, multiply, scatter per weight: CUDA, any kernel."""
+    spconv = _spconv(cuda=True)
     native = spconv.core.ConvAlgo.Native
     coords, pairs, counts = spconv.pytorch.ops.get_indice_pairs(
         *_geometry(voxels, kernel, native), subm=kernel.submanifold
@@ -153,8 +190,6 @@ def _native_rules(voxels: SparseVoxels, kernel: Kernel) -> tuple[Tensor, _Apply]
         pairs[1] = torch.where(targets < 0, targets, _inverse(order)[targets])
 
     def apply(features: Tensor, weight: Tensor, transposed: bool) -> Tensor:
-        if features.requires_grad or weight.requires_grad:
-            _spconv(training=torch.is_grad_enabled())
         functions = spconv.pytorch.functional
         rows = voxels.num_voxels if transposed else coords.shape[0]
         if transposed:
@@ -169,7 +204,7 @@ def _native_rules(voxels: SparseVoxels, kernel: Kernel) -> tuple[Tensor, _Apply]
 
 def _masked_rules(voxels: SparseVoxels, kernel: Kernel, backward: bool) -> tuple[Tensor, _Apply]:
     """One fused matrix product over masked tiles: CUDA, kernels up to 32 weights."""
-    spconv = _spconv(training=False)
+    spconv = _spconv(cuda=True)
     ops = spconv.pytorch.ops
     tables = ops.get_indice_pairs_implicit_gemm(
         *_geometry(voxels, kernel, spconv.core.ConvAlgo.MaskImplicitGemm),
@@ -233,8 +268,8 @@ def _geometry(voxels: SparseVoxels, kernel: Kernel, algorithm: object) -> tuple[
 
 
 @cache
-def _spconv(*, training: bool) -> ModuleType:
-    """Import spconv; `training` demands a build that has a backward pass.
+def _spconv(*, cuda: bool) -> ModuleType:
+    """Import spconv; `cuda` demands a build that has CUDA kernels.
 
     Raises:
         MissingSpconvError: naming the package to install.
@@ -250,9 +285,9 @@ def _spconv(*, training: bool) -> ModuleType:
         raise MissingSpconvError(
             f"sparse convolutions need spconv ({error}); pip install {package}"
         ) from error
-    if training and constants.CPU_ONLY_BUILD:
+    if cuda and constants.CPU_ONLY_BUILD:
         raise MissingSpconvError(
-            "the installed package 'spconv' is a CPU-only build without a backward pass; "
+            "the installed package 'spconv' is a CPU-only build; "
             f"pip uninstall -y spconv && pip install {package}"
         )
     return spconv

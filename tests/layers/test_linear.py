@@ -133,3 +133,19 @@ def test_compiles_and_exports_as_a_plain_product():
         warnings.simplefilter("ignore", DeprecationWarning)  # the older ONNX exporter traces
         traced = torch.jit.trace(module, (rows,))
     assert "mkldnn" not in str(traced.inlined_graph)
+
+
+@onednn
+@pytest.mark.parametrize(("inputs", "outputs"), [(8, 32), (9, 128), (64, 48), (256, 40)])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_steady_rows_do_not_depend_on_other_rows(inputs, outputs, with_bias):
+    rows, weight, bias = samples(3000, inputs, outputs)
+    layer = RowLinear(inputs, outputs, bias=with_bias, steady=True)
+    whole = layer(rows)
+    for count in (1, 2, 3, 5, 8, 17, 100, 1023):
+        assert torch.equal(layer(rows[7 : 7 + count]), whole[7 : 7 + count]), count
+        with torch.no_grad():
+            assert torch.equal(layer(rows[7 : 7 + count]), whole[7 : 7 + count]), count
+    few = linear(rows[:1], weight, bias, "relu", steady=True)
+    torch.testing.assert_close(few, F.relu(F.linear(rows[:1], weight, bias)))
+    assert linear(rows[:0], weight, bias, steady=True).shape == (0, outputs)
