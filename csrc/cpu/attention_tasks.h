@@ -15,6 +15,7 @@ constexpr int64_t kLongSet = 256;
 // Small sets are put together until a task has this many rows.
 constexpr int64_t kRowsPerTask = 64;
 constexpr int64_t kRowsPerWorker = 256;
+constexpr int64_t kRowsAhead = 64;
 
 // Sets first_set..last_set; of every set the queries from query_begin up to query_end where the set
 // has as many, and the heads head_begin..head_end.
@@ -73,6 +74,13 @@ void for_each_part(const RowSets& sets, int64_t heads, bool cut_queries, int thr
   });
 }
 
+// Rows of the set after this one, as far as it is worth fetching them early.
+inline int64_t next_count(const RowSets& sets, int64_t set) {
+  const bool is_long = sets.offsets[set + 1] - sets.offsets[set] > kLongSet;
+  if (is_long || set + 1 >= sets.count) return 0;
+  return std::min(kRowsAhead, sets.offsets[set + 2] - sets.offsets[set + 1]);
+}
+
 // Memory of one thread, kept from call to call; its pieces begin on cache lines.
 class AttentionScratch {
  public:
@@ -98,6 +106,18 @@ class AttentionScratch {
   std::vector<Line> lines_;
   int64_t next_ = 0;
 };
+
+// Has rows of one head fetched early: they lie anywhere in memory, so no hardware foresees them.
+template <typename Scalar>
+P3D_INLINE void prefetch_rows(const HeadRows<Scalar>& rows, const int64_t* order, int64_t count,
+                              int64_t head, int64_t width) {
+  const int64_t bytes = width * static_cast<int64_t>(sizeof(Scalar));
+  for (int64_t i = 0; i < count; ++i) {
+    const char* first = reinterpret_cast<const char*>(rows.at(order[i], head));
+    for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(first + byte);
+    __builtin_prefetch(first + std::max<int64_t>(bytes - 1, 0));
+  }
+}
 
 // target (count, stride) = the rows order[0..count) of one head, converted; the columns from
 // `width` to `stride` stay as they are.

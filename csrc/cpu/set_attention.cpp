@@ -19,6 +19,7 @@ struct Part {
   int64_t count;
   int64_t query_begin, query_end;
   int64_t head;
+  int64_t next_count;  // rows of the set that follows
 };
 
 // Running softmax of one vector of queries over all keys.  key and value: (count, width);
@@ -69,8 +70,12 @@ P3D_INLINE void attend_part(const AttentionRows<Scalar>& rows, const Part<Scalar
   Vec* query = scratch.take<Vec>(padded);
   Vec* total = scratch.take<Vec>(padded);
   Vec* scores = scratch.take<Vec>(keys);
+  const int64_t* next = part.order + part.count;
+  prefetch_rows(rows.key, next, part.next_count, part.head, width);
   pack_rows(rows.key, part.order, part.count, part.head, width, width, key);
+  prefetch_rows(rows.value, next, part.next_count, part.head, width);
   pack_rows(rows.value, part.order, part.count, part.head, width, width, value);
+  prefetch_rows(rows.query, next, part.next_count, part.head, width);
   // Base 2: exp(x) = 2^(x log2 e).
   const Number scale = Number(M_LOG2E) / std::sqrt(static_cast<Number>(width));
   for (int64_t begin = part.query_begin; begin < part.query_end; begin += lanes) {
@@ -115,14 +120,16 @@ P3D_FOR_EACH_MACHINE(P3D_DEFINE)
 template <typename Scalar>
 void set_attention(const AttentionRows<Scalar>& rows, const RowSets& sets, Scalar* result,
                    Compute<Scalar>* log_sum, int threads) {
-  for_each_part(sets, rows.heads, true, threads,
-                [&](int64_t set, int64_t query_begin, int64_t query_end, int64_t head) {
-                  static thread_local AttentionScratch scratch;
-                  const int64_t begin = sets.offsets[set];
-                  const Part<Scalar> part{sets.order + begin, sets.offsets[set + 1] - begin,
-                                          query_begin, query_end, head};
-                  attend(rows, part, scratch, result, log_sum);
-                });
+  for_each_part(
+      sets, rows.heads, true, threads,
+      [&](int64_t set, int64_t query_begin, int64_t query_end, int64_t head) {
+        static thread_local AttentionScratch scratch;
+        const int64_t begin = sets.offsets[set];
+        const Part<Scalar> part{
+            sets.order + begin,   sets.offsets[set + 1] - begin, query_begin, query_end, head,
+            next_count(sets, set)};
+        attend(rows, part, scratch, result, log_sum);
+      });
 }
 
 #define P3D_INSTANTIATE(Scalar)                                                      \

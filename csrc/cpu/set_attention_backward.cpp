@@ -19,6 +19,7 @@ struct Part {
   const int64_t* order;  // rows of the set
   int64_t count;
   int64_t head;
+  int64_t next_count;  // rows of the set that follows
 };
 
 // A vector of queries: their rows, and the same transposed.
@@ -83,8 +84,14 @@ P3D_INLINE void go_back(const Inputs<Scalar>& in, const Part& part, AttentionScr
   block.total = scratch.take<Vec>(padded);
   block.weight = scratch.take<Vec>(keys);
   block.slope = scratch.take<Vec>(keys);
+  const int64_t* next = part.order + keys;
+  prefetch_rows(in.rows.key, next, part.next_count, part.head, width);
+  prefetch_rows(in.rows.value, next, part.next_count, part.head, width);
   pack_rows(in.rows.key, part.order, keys, part.head, width, width, sums.key);
   pack_rows(in.rows.value, part.order, keys, part.head, width, width, sums.value);
+  prefetch_rows(in.rows.query, next, part.next_count, part.head, width);
+  prefetch_rows(in.grad, next, part.next_count, part.head, width);
+  prefetch_rows(in.result, next, part.next_count, part.head, width);
   std::fill_n(sums.grad_key, keys * padded, Number{0});
   std::fill_n(sums.grad_value, keys * padded, Number{0});
 
@@ -146,7 +153,7 @@ void set_attention_backward(const HeadRows<Scalar>& grad, const AttentionRows<Sc
   for_each_part(sets, rows.heads, false, threads, [&](int64_t set, int64_t, int64_t, int64_t head) {
     static thread_local AttentionScratch scratch;
     const int64_t begin = sets.offsets[set];
-    const Part part{sets.order + begin, sets.offsets[set + 1] - begin, head};
+    const Part part{sets.order + begin, sets.offsets[set + 1] - begin, head, next_count(sets, set)};
     go_back_part(in, part, scratch, gradients);
   });
 }
