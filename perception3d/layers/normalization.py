@@ -20,9 +20,10 @@ class RowBatchNorm(nn.BatchNorm1d):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (R, C) per column."""
         if self.training and input.shape[0] < 2:
-            return F.batch_norm(
-                input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
+            # Copies: a shared norm may move its statistics before the backward pass reads them.
+            mean = None if self.running_mean is None else self.running_mean.clone()
+            variance = None if self.running_var is None else self.running_var.clone()
+            return F.batch_norm(input, mean, variance, self.weight, self.bias, eps=self.eps)
         plain = self.affine and self.track_running_stats and self.momentum is not None
         if not (self.training and plain and input.device.type == "cpu"):
             return super().forward(input)

@@ -21,7 +21,6 @@ from torch import Tensor
 from perception3d.errors import UserError
 from perception3d.layers.pair_products import convolve_pairs
 from perception3d.ops.subm_conv import subm_conv
-from perception3d.ops.subm_index import subm_index
 from perception3d.structures import IndexCache, SparseVoxels
 
 Cells = tuple[int, int, int]
@@ -149,7 +148,7 @@ def _build(voxels: SparseVoxels, kernel: Kernel, backward: bool) -> RuleBook:
 
 def _neighbours(voxels: SparseVoxels, kernel: Kernel) -> tuple[Tensor, _Apply]:
     """Convolve at the voxels themselves, by our own operators: CPU."""
-    neighbours = subm_index(voxels.coords, voxels.batch_size, voxels.spatial_shape, kernel.size)
+    neighbours = voxels.neighbours(kernel.size)
 
     def apply(features: Tensor, weight: Tensor, transposed: bool) -> Tensor:
         return subm_conv(features, neighbours, weight)
@@ -159,10 +158,7 @@ def _neighbours(voxels: SparseVoxels, kernel: Kernel) -> tuple[Tensor, _Apply]:
 
 def _pairs(voxels: SparseVoxels, kernel: Kernel) -> tuple[Tensor, _Apply]:
     """Gather, multiply, add per weight: CPU."""
-    spconv = _spconv(cuda=False)
-    coords, table, counts = spconv.pytorch.ops.get_indice_pairs(
-        *_geometry(voxels, kernel, spconv.core.ConvAlgo.Native), subm=False
-    )
+    coords, table, counts = _pair_table(voxels, kernel, _spconv(cuda=False))
     pairs = [
         (table[0, tap, :count].long(), table[1, tap, :count].long())
         for tap, count in enumerate(counts.tolist())
@@ -180,14 +176,7 @@ def _native_rules(voxels: SparseVoxels, kernel: Kernel) -> tuple[Tensor, _Apply]
     """Gather, multiply, scatter per weight: CUDA, any kernel."""
     spconv = _spconv(cuda=True)
     native = spconv.core.ConvAlgo.Native
-    coords, pairs, counts = spconv.pytorch.ops.get_indice_pairs(
-        *_geometry(voxels, kernel, native), subm=kernel.submanifold
-    )
-    if not kernel.submanifold and coords.shape[0]:
-        order = _ascending(coords)
-        coords = coords[order]
-        targets = pairs[1].long()  # -1 where there is no pair
-        pairs[1] = torch.where(targets < 0, targets, _inverse(order)[targets])
+    coords, pairs, counts = _pair_table(voxels, kernel, spconv)
 
     def apply(features: Tensor, weight: Tensor, transposed: bool) -> Tensor:
         functions = spconv.pytorch.functional
@@ -200,6 +189,21 @@ def _native_rules(voxels: SparseVoxels, kernel: Kernel) -> tuple[Tensor, _Apply]
         return out
 
     return coords, apply
+
+
+def _pair_table(
+    voxels: SparseVoxels, kernel: Kernel, spconv: ModuleType
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return output coordinates, rows (2, K, P) of inputs and outputs, pairs (K,) of a weight."""
+    coords, pairs, counts = spconv.pytorch.ops.get_indice_pairs(
+        *_geometry(voxels, kernel, spconv.core.ConvAlgo.Native), subm=kernel.submanifold
+    )
+    if not kernel.submanifold and coords.shape[0]:
+        order = _ascending(coords)
+        coords = coords[order]
+        targets = pairs[1].long()  # -1 where there is no pair
+        pairs[1] = torch.where(targets < 0, targets, _inverse(order)[targets])
+    return coords, pairs, counts
 
 
 def _masked_rules(voxels: SparseVoxels, kernel: Kernel, backward: bool) -> tuple[Tensor, _Apply]:

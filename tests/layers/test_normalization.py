@@ -64,3 +64,10 @@ def test_settings_of_torch_are_kept():
         assert torch.equal(RowBatchNorm(3, **options)(rows), nn.BatchNorm1d(3, **options)(rows))
     with pytest.raises(ValueError, match="expected 2D or 3D input"):
         RowBatchNorm(3)(torch.randn(2, 3, 4, 5))
+
+
+def test_a_norm_may_be_shared_by_few_and_many_rows():
+    norm = RowBatchNorm(3)
+    one, many = torch.randn(1, 3, requires_grad=True), torch.randn(9, 3)
+    (norm(one).sum() + norm(many).sum()).backward()
+    torch.testing.assert_close(one.grad, torch.full((1, 3), (1 + norm.eps) ** -0.5))
