@@ -187,11 +187,12 @@ class BuildAll(BuildNative):
 
     def finalize_options(self) -> None:
         """List the libraries to build."""
-        super().finalize_options()
+        modules = self.distribution.ext_modules
         name, sources = "perception3d._C_cuda", list_sources("cuda", "binding/cuda")
-        listed = any(extension.name == name for extension in self.extensions)
+        listed = any(extension.name == name for extension in modules)
         if sources and not listed and cuda_is_wanted():
-            self.extensions.append(Extension(name, sources, py_limited_api=True))
+            modules.append(Extension(name, sources, py_limited_api=True))
+        super().finalize_options()
 
 
 setup(

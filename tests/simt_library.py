@@ -84,6 +84,22 @@ def _compile(source: Path) -> tuple[Path, bool]:
     return target, True
 
 
+@cache
+def _build_once() -> Path | RuntimeError:
+    """Build once a process, so that a source that does not compile is not tried for each test."""
+    try:
+        return build_simt_library()
+    except RuntimeError as error:
+        return error
+
+
+def _built_library() -> Path:
+    built = _build_once()
+    if isinstance(built, RuntimeError):
+        raise built
+    return built
+
+
 def build_simt_library() -> Path:
     """Compile what has changed and link; safe when several processes do it at once."""
     BUILD.mkdir(parents=True, exist_ok=True)
@@ -107,13 +123,13 @@ def build_simt_library() -> Path:
 @cache
 def load_simt_library():
     """Return torch's namespace of the operators on the interpreter."""
-    torch.ops.load_library(build_simt_library())
+    torch.ops.load_library(_built_library())
     return torch.ops.perception3d_simt
 
 
 @cache
 def _functions() -> ctypes.CDLL:
-    functions = ctypes.CDLL(str(build_simt_library()))
+    functions = ctypes.CDLL(str(_built_library()))
     functions.p3d_simt_run_example.restype = ctypes.c_char_p
     return functions
 

@@ -37,7 +37,7 @@ step env P3D_CUDA=1 "$python" setup.py build_ext --inplace
 # Every native call of the operators' tests once more on the GPU, compared with the CPU; then the tests
 # that are about the GPU.
 step "$python" -m pytest tests/ops --shadow cuda
-tests=(tests/ops tests/benchmark tests/layers tests/models)
+tests=(tests/simt tests/ops tests/benchmark tests/layers tests/models)
 have "the tests of sparse convolutions" spconv
 have tests/parity scipy nuscenes && tests+=(tests/parity)
 have tests/engine mmengine nuscenes rich && tests+=(tests/engine)

@@ -3,6 +3,7 @@
 #include <link.h>
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 #include <random>
 #include <sstream>
@@ -246,6 +247,30 @@ void Machine::release_barrier() {
   }
   accessor_.phase = ++phase_;
   std::fill(std::begin(warp_phase_), std::end(warp_phase_), 0);
+}
+
+void Machine::start_copy(void* target, const void* source) {
+  constexpr size_t kBytes = 16;
+  check(source, kBytes, kBytes, Access::kRead);
+  check(target, kBytes, kBytes, Access::kWrite);
+  in_kernel_ = false;
+  std::memset(target, 0xff, kBytes);  // neither the old nor the new bytes may be relied on
+  threads_[current_].copies.push_back({target, source, threads_[current_].groups});
+  in_kernel_ = true;
+}
+
+void Machine::commit_copies() { ++threads_[current_].groups; }
+
+void Machine::wait_for_copies(int later) {
+  in_kernel_ = false;
+  Thread& thread = threads_[current_];
+  const auto done = [&](const Copy& copy) { return copy.group < thread.groups - later; };
+  for (const Copy& copy : thread.copies) {
+    if (done(copy)) std::memcpy(copy.target, copy.source, 16);
+  }
+  thread.copies.erase(std::remove_if(thread.copies.begin(), thread.copies.end(), done),
+                      thread.copies.end());
+  in_kernel_ = true;
 }
 
 void* Machine::shared_variable(const void* key, const char* name, size_t bytes, size_t granule) {

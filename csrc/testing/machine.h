@@ -20,6 +20,12 @@ constexpr int kMostThreads = 1024;
 
 enum class State { kReady, kAtCollective, kAtBarrier, kEnded };
 
+struct Copy {
+  void* target;
+  const void* source;
+  int group;  // of the thread, counted from 0
+};
+
 struct Thread {
   State state = State::kReady;
   uint3 index{};
@@ -27,6 +33,8 @@ struct Thread {
   const char* name = "";  // for which collective,
   uint32_t mask = 0;      // with whom
   bool vote = false;
+  std::vector<Copy> copies{};  // under way, oldest first
+  int groups = 0;              // of copies, committed so far
 };
 
 struct Launch {
@@ -51,6 +59,9 @@ class Machine {
                        Payload& payload);
   void warp_barrier(Site site, uint32_t mask);
   int block_barrier(Site site, bool vote);
+  void start_copy(void* target, const void* source);
+  void commit_copies();
+  void wait_for_copies(int later);
   void* shared_variable(const void* key, const char* name, size_t bytes, size_t granule);
   void* dynamic_shared();
   void check(const void* address, size_t bytes, size_t alignment, Access access);

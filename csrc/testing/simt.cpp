@@ -39,6 +39,10 @@ void check_atomic(const void* address, size_t bytes) {
   machine().check(address, bytes, bytes, Access::kAtomic);
 }
 
+void start_copy(void* target, const void* source) { machine().start_copy(target, source); }
+void commit_copies() { machine().commit_copies(); }
+void wait_for_copies(int later) { machine().wait_for_copies(later); }
+
 void fail(const char* what) {
   machine().leave_kernel();
   machine().fail(what);

@@ -52,6 +52,10 @@ void warp_barrier(Site site, uint32_t mask);
 int block_barrier(Site site, bool vote);
 // Marks an access as atomic: what other threads do atomically to the same bytes is no race.
 void check_atomic(const void* address, size_t bytes);
+// Copies of 16 bytes that arrive when their group is waited for; see common/async_copy.cuh.
+void start_copy(void* target, const void* source);
+void commit_copies();
+void wait_for_copies(int later);
 // Ends the launch with a report about the running thread.
 [[noreturn]] void fail(const char* what);
 

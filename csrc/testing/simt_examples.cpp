@@ -3,7 +3,9 @@
 #include <cstring>
 #include <vector>
 
+#include "common/async_copy.cuh"
 #include "common/launch.cuh"
+#include "common/mma.cuh"
 #include "testing/machine.h"
 
 namespace perception3d {
@@ -143,6 +145,42 @@ __global__ void last_block_sums(int* partial, unsigned* arrived, int* total) {
   total[0] = sum;
 }
 
+// numbers[lane] = whether a 16 x 16 times 16 x 8 product of small integers comes out exactly.
+template <typename Scalar>
+__global__ void multiply_tiles(int* numbers) {
+  P3D_SHARED(Scalar, left, 16 * 16);   // [row][k]
+  P3D_SHARED(Scalar, right, 16 * 16);  // [k][column], columns 8 .. 15 unused
+  const int lane = static_cast<int>(threadIdx.x);
+  for (int i = lane; i < 256; i += 32) {
+    store(static_cast<float>(i % 7 - 3), left[i]);
+    store(static_cast<float>(i % 5 - 2), right[i]);
+  }
+  __syncwarp();
+  uint32_t a[4], b[4];
+  // Tiles of a: rows 0, rows 8, then the same of columns 8; of b: rows 0, rows 8, columns unused.
+  load_tiles<false>(a, left + (lane % 16) * 16 + lane / 16 * 8);
+  load_tiles<true>(b, right + (lane % 16) * 16 + lane / 16 * 8);
+  float c[4] = {1, 1, 1, 1};
+  mma_16x8x16<Scalar>(c, a, {b[0], b[1]});
+  bool right_result = true;
+  for (int i = 0; i < 4; ++i) {
+    const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+    float wanted = 1;
+    for (int k = 0; k < 16; ++k) wanted += load(left[row * 16 + k]) * load(right[k * 16 + column]);
+    right_result = right_result && c[i] == wanted;
+  }
+  numbers[lane] = right_result;
+}
+
+__global__ void copy_ahead(const int* input, int* numbers, bool wait) {
+  P3D_SHARED(int, tile, kThreads);
+  if (threadIdx.x < kThreads / 4) copy_async(tile + 4 * threadIdx.x, input + 4 * threadIdx.x);
+  commit_copies();
+  if (wait) wait_for_copies<0>();
+  __syncthreads();
+  numbers[threadIdx.x] = tile[threadIdx.x] == input[threadIdx.x];
+}
+
 __global__ void many_barriers(int* numbers, int rounds) {
   for (int round = 0; round < rounds; ++round) __syncthreads();
   numbers[threadIdx.x] = rounds;
@@ -153,15 +191,26 @@ __global__ void check_an_index(int index) { check_index(index, 4, "example: rows
 struct Example {
   int numbers[256] = {};
   int gap[256] = {};
-  int input[kThreads] = {};
+  alignas(16) int input[kThreads] = {};
 
   Status run(const std::string& name);
   Status run_barriers(const std::string& name);
   Status run_memory(const std::string& name);
   Status run_warps(const std::string& name);
+  Status run_units(const std::string& name);
+  // The status of a launch that writes 1 to numbers[0 .. count - 1] where all is right.
+  Status checked(Status status, int count) const;
 };
 
 constexpr Status kUnknown = "no such example";
+
+Status Example::checked(Status status, int count) const {
+  if (status != nullptr) return status;
+  for (int i = 0; i < count; ++i) {
+    if (numbers[i] != 1) return "wrong result";
+  }
+  return nullptr;
+}
 
 Status Example::run_barriers(const std::string& name) {
   if (name == "barrier") return launch(pass_left, 3, kThreads, 0, nullptr, numbers, true);
@@ -205,12 +254,7 @@ Status Example::run_memory(const std::string& name) {
 Status Example::run_warps(const std::string& name) {
   const unsigned all = 0xffffffffu;
   if (name == "warp functions") {
-    const Status status = launch(warp_functions, 1, kThreads, 0, nullptr, numbers);
-    if (status != nullptr) return status;
-    for (int i = 0; i < kThreads; ++i) {
-      if (numbers[i] != 1) return "a warp function gives a wrong result";
-    }
-    return nullptr;
+    return checked(launch(warp_functions, 1, kThreads, 0, nullptr, numbers), kThreads);
   }
   if (name == "mask without the caller") {
     return launch(shuffle_with, 1, kThreads, 0, nullptr, numbers, 0xffffu, 0);
@@ -230,6 +274,20 @@ Status Example::run_warps(const std::string& name) {
   return kUnknown;
 }
 
+Status Example::run_units(const std::string& name) {
+  if (name == "tiles of bfloat16") {
+    return checked(launch(multiply_tiles<BFloat16>, 1, 32, 0, nullptr, numbers), 32);
+  }
+  if (name == "tiles of float16") {
+    return checked(launch(multiply_tiles<Float16>, 1, 32, 0, nullptr, numbers), 32);
+  }
+  if (name == "copy ahead" || name == "copy without waiting") {
+    const bool wait = name == "copy ahead";
+    return checked(launch(copy_ahead, 1, kThreads, 0, nullptr, input, numbers, wait), kThreads);
+  }
+  return kUnknown;
+}
+
 Status Example::run(const std::string& name) {
   if (name == "threads") return launch(write_global, 1, 1025, 0, nullptr, numbers, 0);
   if (name == "shared bytes") return launch(touch_dynamic, 1, kThreads, 232449, nullptr, numbers);
@@ -239,7 +297,7 @@ Status Example::run(const std::string& name) {
   }
   if (name == "no blocks") return launch(write_global, 0, kThreads, 0, nullptr, numbers, 1 << 20);
   const std::initializer_list<Status (Example::*)(const std::string&)> groups = {
-      &Example::run_barriers, &Example::run_memory, &Example::run_warps};
+      &Example::run_barriers, &Example::run_memory, &Example::run_warps, &Example::run_units};
   for (const auto group : groups) {
     const Status status = (this->*group)(name);
     if (status != kUnknown) return status;

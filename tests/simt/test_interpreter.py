@@ -6,7 +6,7 @@ import pytest
 from simt_library import run_example, schedule
 
 RIGHT = ["barrier", "many barriers", "last block", "shared", "dynamic", "warp functions"]
-RIGHT += ["warp barrier", "no blocks"]
+RIGHT += ["warp barrier", "no blocks", "tiles of bfloat16", "tiles of float16", "copy ahead"]
 HERE = r"block \(\d+, 0, 0\), thread \(\d+, 0, 0\): "
 FAULTS = {
     "missing barrier": "(reads shared tile .* nobody has written|another thread wrote; no barrier)",
@@ -63,3 +63,7 @@ def test_launches_beyond_the_limits_are_refused(name):
 def test_a_report_does_not_outlive_its_launch():
     assert run_example("barrier of some") != ""
     assert run_example("barrier") == ""
+
+
+def test_copies_arrive_when_they_are_waited_for():
+    assert run_example("copy without waiting") == "wrong result"
