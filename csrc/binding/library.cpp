@@ -86,6 +86,12 @@ P3D_DEFINE_LIBRARY(P3D_LIBRARY, m) {
       "Tensor offsets, Tensor? skip, Tensor? gate, Tensor? delta_bias, bool delta_softplus, "
       "Tensor? order, bool reverse, Tensor checkpoints) -> (Tensor u, Tensor delta, Tensor A, "
       "Tensor B, Tensor C, Tensor skip, Tensor gate, Tensor delta_bias)");
+  m.def(
+      "causal_conv1d(Tensor x, Tensor weight, Tensor? bias, Tensor offsets, bool silu, Tensor? "
+      "order, bool reverse) -> Tensor");
+  m.def(
+      "causal_conv1d_backward(Tensor grad, Tensor x, Tensor weight, Tensor? bias, Tensor offsets, "
+      "bool silu, Tensor? order, bool reverse) -> (Tensor x, Tensor weight, Tensor bias)");
 
   // Attention inside windows.  Gradients of query, key and value lie side by side in one tensor
   // (rows, heads * (2 * key width + value width)).

@@ -20,10 +20,11 @@ constexpr int64_t kStatesPerWorker = 1 << 17;
 
 // Steps begin .. begin + length - 1 of the walk.
 struct Run {
-  int64_t begin;
-  int64_t sequence;
-  int32_t length;
-  bool starts, ends;  // at the first, at the last step of its sequence
+  int64_t begin, length;
+  int64_t sequence, sequence_begin, sequence_end;  // a number, and steps
+
+  bool starts() const { return begin == sequence_begin; }
+  bool ends() const { return begin + length == sequence_end; }
 };
 
 struct RunList {
@@ -50,8 +51,7 @@ inline RunList cut_into_runs(const SequenceLayout& layout) {
     while (step < end) {
       const int64_t chunk_end = (step / kScanChunk + 1) * kScanChunk;
       const int64_t next = std::min(end, chunk_end);
-      list.runs.push_back(
-          {step, sequence, static_cast<int32_t>(next - step), step == first, next == end});
+      list.runs.push_back({step, next - step, sequence, first, end});
       step = next;
     }
   }

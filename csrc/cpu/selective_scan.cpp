@@ -131,14 +131,14 @@ void scan_part(const ScanInputs<Scalar>& in, const RunList& list, int64_t part, 
   for (int64_t r = list.part_begin[part]; r < list.part_begin[part + 1]; ++r) {
     const Run& run = list.runs[r];
     for (ChannelBlock<Number>& block : worker.blocks) {
-      if (run.starts) block.reset();
+      if (run.starts()) block.reset();
       if (results.checkpoints != nullptr && run.begin % kScanChunk == 0) {
         write_checkpoint(block, in.shape, run.begin / kScanChunk, results.checkpoints);
       }
     }
     const Run* next = r + 1 < list.part_begin[part + 1] ? &run + 1 : nullptr;
     scan_run(in, run, next, worker, results.y);
-    if (run.ends && results.last_state != nullptr) {
+    if (run.ends() && results.last_state != nullptr) {
       for (const ChannelBlock<Number>& block : worker.blocks) {
         write_last_state(block, in.shape, run.sequence, results.last_state);
       }

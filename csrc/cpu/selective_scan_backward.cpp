@@ -98,8 +98,8 @@ P3D_CLONE_FOR(Float16)
 template <typename Number>
 void prepare_block(const Run& run, const ScanShape& shape, const Number* checkpoints,
                    AdjointBlock<Number>& block) {
-  if (run.ends) std::fill(block.carry.begin(), block.carry.end(), Slot<Number>{});
-  if (run.starts) {
+  if (run.ends()) std::fill(block.carry.begin(), block.carry.end(), Slot<Number>{});
+  if (run.starts()) {
     block.reset();
     return;
   }

@@ -1,6 +1,7 @@
 """Operators: Python border, native kernels, plain-torch reference."""
 
 from perception3d.ops.box_overlap import box_iou, box_overlap
+from perception3d.ops.causal_conv1d import causal_conv1d
 from perception3d.ops.depthwise_conv import depthwise_conv
 from perception3d.ops.hard_voxelize import hard_voxelize
 from perception3d.ops.points_in_boxes import box_of_point, points_in_boxes
@@ -24,6 +25,7 @@ __all__ = [
     "box_iou",
     "box_of_point",
     "box_overlap",
+    "causal_conv1d",
     "circle_nms",
     "depthwise_conv",
     "hard_voxelize",

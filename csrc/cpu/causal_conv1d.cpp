@@ -1,0 +1,113 @@
+#include "cpu/causal_conv1d.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "cpu/conv_taps.h"
+
+namespace perception3d {
+namespace {
+
+// Rows are fetched this far ahead where an order sends the walk anywhere.
+constexpr int64_t kRowsAhead = 6;
+constexpr int64_t kCacheLine = 64;
+
+// The rows of a run and of the taps before it; null before the start of the sequence.
+template <typename Scalar>
+void point_at_rows(const CausalConv<Scalar>& conv, const Run& run, const Scalar** row) {
+  const int64_t before = conv.taps - 1;
+  for (int64_t i = 0; i < run.length + before; ++i) {
+    const int64_t step = run.begin - before + i;
+    row[i] = step < run.sequence_begin
+                 ? nullptr
+                 : conv.x.data + row_of_step(conv.layout, step) * conv.x.stride;
+  }
+}
+
+// One vector of channels of one step.  kTaps: the number of taps, 0 if any.
+template <int kTaps, typename Scalar>
+P3D_INLINE void convolve_block(const Scalar* const* row, int64_t taps, int64_t channel,
+                               int64_t count, const Slot<Compute<Scalar>>* weight, bool silu,
+                               Scalar* y) {
+  using Number = Compute<Scalar>;
+  const int64_t all = kTaps > 0 ? kTaps : taps;
+  Slot<Number> sum = weight[all];
+  for (int64_t j = 0; j < all; ++j) {
+    Slot<Number> x;
+    load_part(row[j] + channel, count, x);
+    sum.lanes += weight[j].lanes * x.lanes;
+  }
+  if (silu) {
+    Vector<Number> open;
+    sigmoid<Number>(sum.lanes, open);
+    sum.lanes *= open;
+  }
+  store_part(sum, count, y + channel);
+}
+
+template <int kTaps, typename Scalar>
+P3D_INLINE void convolve_run_inline(const CausalConv<Scalar>& conv,
+                                    const TapTable<Compute<Scalar>>& table, const Run& run,
+                                    const Scalar** row, const Scalar* zeros, Scalar* y) {
+  constexpr int64_t kLanes = kLanesOf<Compute<Scalar>>;
+  point_at_rows(conv, run, row);
+  const int64_t places = run.length + conv.taps - 1;
+  for (int64_t i = 0; i < places && row[i] == nullptr; ++i) row[i] = zeros;
+  const int64_t row_bytes = conv.channels * static_cast<int64_t>(sizeof(Scalar));
+  for (int64_t t = 0; t < run.length; ++t) {
+    if (conv.layout.order != nullptr) {
+      const Scalar* ahead = row[std::min(t + conv.taps - 1 + kRowsAhead, places - 1)];
+      for (int64_t byte = 0; byte < row_bytes; byte += kCacheLine) {
+        __builtin_prefetch(reinterpret_cast<const char*>(ahead) + byte);
+      }
+    }
+    Scalar* target = y + row_of_step(conv.layout, run.begin + t) * conv.channels;
+    for (int64_t block = 0; block < table.blocks; ++block) {
+      const int64_t channel = block * kLanes;
+      convolve_block<kTaps>(row + t, conv.taps, channel, std::min(kLanes, conv.channels - channel),
+                            table.of_block(block), conv.silu, target);
+    }
+  }
+}
+
+#define P3D_CLONE_FOR(Scalar)                                                          \
+  P3D_CLONES void convolve_run(const CausalConv<Scalar>& conv,                         \
+                               const TapTable<Compute<Scalar>>& table, const Run& run, \
+                               const Scalar** row, const Scalar* zeros, Scalar* y) {   \
+    if (conv.taps == 4) {                                                              \
+      convolve_run_inline<4>(conv, table, run, row, zeros, y);                         \
+    } else {                                                                           \
+      convolve_run_inline<0>(conv, table, run, row, zeros, y);                         \
+    }                                                                                  \
+  }
+P3D_CLONE_FOR(float)
+P3D_CLONE_FOR(double)
+P3D_CLONE_FOR(BFloat16)
+P3D_CLONE_FOR(Float16)
+#undef P3D_CLONE_FOR
+
+}  // namespace
+
+template <typename Scalar>
+void causal_conv1d(const CausalConv<Scalar>& conv, Scalar* y, int threads) {
+  const TapTable<Compute<Scalar>> table(conv);
+  const RunList list = cut_into_runs(conv.layout);
+  const std::vector<Scalar> zeros(conv.channels, Scalar{});
+  const int64_t runs = static_cast<int64_t>(list.runs.size());
+  for_each_block(conv_workers(conv, threads), runs, [&](int, int64_t begin, int64_t end) {
+    std::vector<const Scalar*> row(kScanChunk + conv.taps);
+    for (int64_t r = begin; r < end; ++r) {
+      convolve_run(conv, table, list.runs[r], row.data(), zeros.data(), y);
+    }
+  });
+}
+
+#define P3D_INSTANTIATE(Scalar) \
+  template void causal_conv1d(const CausalConv<Scalar>&, Scalar*, int);
+P3D_INSTANTIATE(float)
+P3D_INSTANTIATE(double)
+P3D_INSTANTIATE(BFloat16)
+P3D_INSTANTIATE(Float16)
+#undef P3D_INSTANTIATE
+
+}  // namespace perception3d
