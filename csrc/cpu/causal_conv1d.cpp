@@ -8,9 +8,9 @@
 namespace perception3d {
 namespace {
 
-// Rows are fetched this far ahead where an order sends the walk anywhere.
-constexpr int64_t kRowsAhead = 6;
-constexpr int64_t kCacheLine = 64;
+// Rows are fetched this many steps ahead: an order may lead anywhere, and neighbouring rows of a
+// wider tensor are too far apart for the hardware to foresee.
+constexpr int64_t kRowsAhead = 3;
 
 // The rows of a run and of the taps before it; null before the start of the sequence.
 template <typename Scalar>
@@ -22,6 +22,12 @@ void point_at_rows(const CausalConv<Scalar>& conv, const Run& run, const Scalar*
                  ? nullptr
                  : conv.x.data + row_of_step(conv.layout, step) * conv.x.stride;
   }
+}
+
+template <typename Scalar>
+P3D_INLINE void fetch_row(const Scalar* row, int64_t channels) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(Scalar));
+  for (int64_t channel = 0; channel < channels; channel += kLine) __builtin_prefetch(row + channel);
 }
 
 // One vector of channels of one step.  kTaps: the number of taps, 0 if any.
@@ -53,14 +59,9 @@ P3D_INLINE void convolve_run_inline(const CausalConv<Scalar>& conv,
   point_at_rows(conv, run, row);
   const int64_t places = run.length + conv.taps - 1;
   for (int64_t i = 0; i < places && row[i] == nullptr; ++i) row[i] = zeros;
-  const int64_t row_bytes = conv.channels * static_cast<int64_t>(sizeof(Scalar));
   for (int64_t t = 0; t < run.length; ++t) {
-    if (conv.layout.order != nullptr) {
-      const Scalar* ahead = row[std::min(t + conv.taps - 1 + kRowsAhead, places - 1)];
-      for (int64_t byte = 0; byte < row_bytes; byte += kCacheLine) {
-        __builtin_prefetch(reinterpret_cast<const char*>(ahead) + byte);
-      }
-    }
+    const int64_t ahead = std::min(run.begin + t + kRowsAhead, conv.layout.length - 1);
+    fetch_row(conv.x.data + row_of_step(conv.layout, ahead) * conv.x.stride, conv.channels);
     Scalar* target = y + row_of_step(conv.layout, run.begin + t) * conv.channels;
     for (int64_t block = 0; block < table.blocks; ++block) {
       const int64_t channel = block * kLanes;

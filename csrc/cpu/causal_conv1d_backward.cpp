@@ -26,6 +26,15 @@ struct ConvTile {
       : row(kScanChunk + 2 * taps), x(row.size()), grad(row.size()), sums(blocks * (taps + 1)) {}
 };
 
+// Starts the way from memory of one vector of channels of a step.
+template <typename Scalar>
+P3D_INLINE void fetch_ahead(const CausalConv<Scalar>& conv, const Rows<const Scalar>& grad,
+                            int64_t step, int64_t channel) {
+  const int64_t row = row_of_step(conv.layout, std::min(step, conv.layout.length - 1));
+  __builtin_prefetch(conv.x.data + row * conv.x.stride + channel);
+  __builtin_prefetch(grad.data + row * grad.stride + channel);
+}
+
 template <typename Scalar>
 P3D_INLINE void gather_places(const Rows<const Scalar>& source, const int64_t* row, int64_t places,
                               int64_t channel, int64_t count, Slot<Compute<Scalar>>* target) {
@@ -76,6 +85,7 @@ P3D_INLINE void go_back_inline(const CausalConv<Scalar>& conv, const Rows<const 
     Slot<Number>* sums = tile.sums.data() + block * (taps + 1);
     std::fill_n(sums, taps + 1, Slot<Number>{});
     for (int64_t i = before; i < before + run.length; ++i) {
+      fetch_ahead(conv, grad, run.begin + i - before + kScanChunk, channel);
       Slot<Number> x_grad{};
       for (int64_t j = 0; j < taps; ++j) {
         x_grad.lanes += weight[j].lanes * tile.grad[i + before - j].lanes;

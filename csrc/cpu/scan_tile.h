@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <vector>
 
 #include "cpu/scan_runs.h"
@@ -107,13 +108,33 @@ P3D_INLINE void gather_rows(const Rows<const Scalar>& source, const RunTile<Numb
   }
 }
 
-// Starts the way from memory of what gather_rows will read: rows are far apart, or anywhere.
+// The rows of the run after this one, one vector of channels each, on their way from memory while
+// this run is computed: they are far apart, or anywhere, so that no hardware foresees them.
 template <typename Scalar>
-P3D_INLINE void fetch_rows(const Rows<const Scalar>& source, const int64_t* row, int64_t length,
-                           int64_t channel) {
-  if (source.data == nullptr) return;
-  for (int64_t t = 0; t < length; ++t) {
-    __builtin_prefetch(source.data + row[t] * source.stride + channel);
+struct RowsAhead {
+  const Scalar* data[4];
+  int64_t stride[4];
+  int count;
+  const int64_t* row;
+  int64_t length;
+
+  P3D_INLINE void fetch(int64_t t) const {
+    if (t >= length) return;
+    for (int i = 0; i < count; ++i) __builtin_prefetch(data[i] + row[t] * stride[i]);
+  }
+};
+
+template <typename Scalar, typename Number>
+P3D_INLINE void look_ahead(const RunTile<Number>& run, int64_t channel,
+                           std::initializer_list<Rows<const Scalar>> sources,
+                           RowsAhead<Scalar>& ahead) {
+  ahead.count = 0;
+  ahead.row = run.next_row;
+  ahead.length = run.next_length;
+  for (const Rows<const Scalar>& source : sources) {
+    if (source.data == nullptr) continue;
+    ahead.data[ahead.count] = source.data + channel;
+    ahead.stride[ahead.count++] = source.stride;
   }
 }
 

@@ -8,8 +8,9 @@ namespace perception3d {
 namespace {
 
 // Walks some states of one run: y += C h.
-template <int kStates, bool kRegular, typename Number>
-P3D_INLINE void walk_states(const RunTile<Number>& run, int64_t first, ChannelBlock<Number>& block,
+template <int kStates, bool kRegular, typename Scalar, typename Number>
+P3D_INLINE void walk_states(const RunTile<Number>& run, int64_t first,
+                            const RowsAhead<Scalar>& ahead, ChannelBlock<Number>& block,
                             StepTile<Number>& steps) {
   Vector<Number> decay[kStates], state[kStates];
   for (int n = 0; n < kStates; ++n) {
@@ -20,6 +21,7 @@ P3D_INLINE void walk_states(const RunTile<Number>& run, int64_t first, ChannelBl
   for (int64_t t = 0; t < run.length; ++t, inputs += 2 * run.states) {
     const Vector<Number> delta = steps.delta[t].lanes, input = steps.input[t].lanes;
     Vector<Number> y = steps.y[t].lanes;
+    if (first == 0) ahead.fetch(t);
     for (int n = 0; n < kStates; ++n) {
       Vector<Number> keep;
       if (kRegular) {
@@ -35,14 +37,14 @@ P3D_INLINE void walk_states(const RunTile<Number>& run, int64_t first, ChannelBl
   for (int n = 0; n < kStates; ++n) block.state[first + n].lanes = state[n];
 }
 
-template <bool kRegular, typename Number>
-P3D_INLINE void walk_all_states(const RunTile<Number>& run, ChannelBlock<Number>& block,
-                                StepTile<Number>& steps) {
+template <bool kRegular, typename Scalar, typename Number>
+P3D_INLINE void walk_all_states(const RunTile<Number>& run, const RowsAhead<Scalar>& ahead,
+                                ChannelBlock<Number>& block, StepTile<Number>& steps) {
   int64_t first = 0;
   for (; first + 2 * kStatesAtOnce <= run.states; first += 2 * kStatesAtOnce) {
-    walk_states<2 * kStatesAtOnce, kRegular>(run, first, block, steps);
+    walk_states<2 * kStatesAtOnce, kRegular>(run, first, ahead, block, steps);
   }
-  if (first < run.states) walk_states<kStatesAtOnce, kRegular>(run, first, block, steps);
+  if (first < run.states) walk_states<kStatesAtOnce, kRegular>(run, first, ahead, block, steps);
 }
 
 template <typename Scalar, typename Number>
@@ -77,14 +79,13 @@ P3D_INLINE void scan_run_inline(const ScanInputs<Scalar>& in, const Run& run, co
                                 Worker<Number>& worker, Scalar* y) {
   load_run(in, run, next, worker.run);
   for (ChannelBlock<Number>& block : worker.blocks) {
-    for (const Rows<const Scalar>& source : {in.u, in.delta, in.gate}) {
-      fetch_rows(source, worker.run.next_row, worker.run.next_length, block.channel);
-    }
+    RowsAhead<Scalar> ahead;
+    look_ahead(worker.run, block.channel, {in.u, in.delta, in.gate}, ahead);
     load_steps(in, worker.run, block, worker.steps, static_cast<Slot<Number>*>(nullptr));
     if (worker.steps.regular) {
-      walk_all_states<true>(worker.run, block, worker.steps);
+      walk_all_states<true>(worker.run, ahead, block, worker.steps);
     } else {
-      walk_all_states<false>(worker.run, block, worker.steps);
+      walk_all_states<false>(worker.run, ahead, block, worker.steps);
     }
     write_steps(in, worker.run, block, worker.steps, y);
   }

@@ -42,9 +42,8 @@ P3D_INLINE void go_back_inline(const Work<Scalar>& work, const Run& run, const R
   load_run(in, run, next, worker.run);
   for (int64_t i = 0; i < count; ++i) {
     AdjointBlock<Number>& block = blocks[i];
-    for (const Rows<const Scalar>& source : {in.u, in.delta, in.gate, work.result_grad}) {
-      fetch_rows(source, worker.run.next_row, worker.run.next_length, block.channel);
-    }
+    RowsAhead<Scalar> ahead;
+    look_ahead(worker.run, block.channel, {in.u, in.delta, in.gate, work.result_grad}, ahead);
     Number* group_sums = sums + i / kBlocksPerGroup * group_stride;
     if (i % kBlocksPerGroup == 0) {
       std::fill_n(group_sums, run.length * 2 * worker.run.states, Number{0});
@@ -52,9 +51,9 @@ P3D_INLINE void go_back_inline(const Work<Scalar>& work, const Run& run, const R
     load_adjoint(in, work.result_grad, worker.run, block, worker.tile);
     for (int64_t first = 0; first < worker.run.states; first += kStatesAtOnce) {
       if (worker.tile.steps.regular) {
-        recompute_states<true>(worker.run, first, block, worker.tile);
+        recompute_states<true>(worker.run, first, ahead, block, worker.tile);
       } else {
-        recompute_states<false>(worker.run, first, block, worker.tile);
+        recompute_states<false>(worker.run, first, ahead, block, worker.tile);
       }
       walk_back(worker.run, first, block, worker.tile, group_sums);
     }

@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "binding/causal_conv1d.h"
+#include "binding/cpu/fresh_tensor.h"
 #include "binding/cpu/sequence_contents.h"
 
 namespace perception3d {
@@ -18,7 +19,7 @@ Tensor conv(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& 
   STD_TORCH_CHECK(x.is_cpu(), op, ": x must lie on the CPU");
   const ConvTensors tensors{x, weight, bias, offsets, silu, order, reverse};
   tensors.check(op);
-  Tensor y = torch::stable::new_empty(x, {tensors.length(), tensors.channels()});
+  Tensor y = fresh_tensor(x, {tensors.length(), tensors.channels()});
   dispatch_storage(op, x, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     const CausalConv<Scalar> conv = tensors.arguments<Scalar>(op);
@@ -39,9 +40,9 @@ std::tuple<Tensor, Tensor, Tensor> conv_backward(const Tensor& grad, const Tenso
   tensors.check(op);
   const int64_t length = tensors.length(), channels = tensors.channels();
   check_rows(op, "grad", grad, x, length, channels);
-  Tensor grad_x = torch::stable::new_empty(x, {length, channels});
-  Tensor grad_weight = torch::stable::new_empty(weight, {channels, weight.size(1)});
-  Tensor grad_bias = torch::stable::new_empty(weight, {bias.has_value() ? channels : 0});
+  Tensor grad_x = fresh_tensor(x, {length, channels});
+  Tensor grad_weight = fresh_tensor(weight, {channels, weight.size(1)});
+  Tensor grad_bias = fresh_tensor(weight, {bias.has_value() ? channels : 0});
   dispatch_storage(op, x, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     using Number = Compute<Scalar>;

@@ -4,6 +4,7 @@
 
 #include <tuple>
 
+#include "binding/cpu/fresh_tensor.h"
 #include "binding/cpu/sequence_contents.h"
 #include "binding/selective_scan.h"
 
@@ -16,7 +17,7 @@ int thread_count() { return static_cast<int>(torch::stable::get_num_threads()); 
 
 // A tensor like `rows`, or an empty one where there is nothing to hold.
 Tensor new_rows(const Tensor& rows, bool wanted, int64_t columns) {
-  return torch::stable::new_empty(rows, {wanted ? rows.size(0) : 0, columns});
+  return fresh_tensor(rows, {wanted ? rows.size(0) : 0, columns});
 }
 
 std::tuple<Tensor, Tensor, Tensor> scan(const Tensor& u, const Tensor& delta, const Tensor& A,
@@ -32,10 +33,8 @@ std::tuple<Tensor, Tensor, Tensor> scan(const Tensor& u, const Tensor& delta, co
   tensors.check(op);
   const int64_t channels = tensors.channels(), states = tensors.states();
   Tensor y = new_rows(u, true, channels);
-  Tensor checkpoints =
-      torch::stable::new_empty(A, {keep_checkpoints ? tensors.chunks() : 0, states, channels});
-  Tensor state =
-      torch::stable::new_empty(A, {keep_state ? offsets.size(0) - 1 : 0, channels, states});
+  Tensor checkpoints = fresh_tensor(A, {keep_checkpoints ? tensors.chunks() : 0, states, channels});
+  Tensor state = fresh_tensor(A, {keep_state ? offsets.size(0) - 1 : 0, channels, states});
   dispatch_storage(op, u, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     using Number = Compute<Scalar>;
@@ -72,9 +71,9 @@ Gradients scan_backward(const Tensor& grad, const Tensor& u, const Tensor& delta
   Tensor grad_u = new_rows(u, true, channels), grad_delta = new_rows(u, true, channels);
   Tensor grad_B = new_rows(u, true, states), grad_C = new_rows(u, true, states);
   Tensor grad_gate = new_rows(u, gate.has_value(), channels);
-  Tensor grad_A = torch::stable::new_empty(A, {channels, states});
-  Tensor grad_skip = torch::stable::new_empty(A, {skip.has_value() ? channels : 0});
-  Tensor grad_bias = torch::stable::new_empty(A, {delta_bias.has_value() ? channels : 0});
+  Tensor grad_A = fresh_tensor(A, {channels, states});
+  Tensor grad_skip = fresh_tensor(A, {skip.has_value() ? channels : 0});
+  Tensor grad_bias = fresh_tensor(A, {delta_bias.has_value() ? channels : 0});
   dispatch_storage(op, u, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     using Number = Compute<Scalar>;
