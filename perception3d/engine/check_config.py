@@ -19,7 +19,7 @@ _DEFAULT_TYPES = {
     "checkpoint": CheckpointHook,
     "logging": LogHook,
 }
-_ADDED_KEYS = {"optim_wrapper": ("optimizer", "official_frozen")}
+_ADDED_KEYS = {"optim_wrapper": ("optimizer", "official_frozen", "official_decay")}
 
 
 def check_config(sections: dict[str, Any]) -> list[str]:

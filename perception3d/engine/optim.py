@@ -167,7 +167,8 @@ def build_optim(
 ) -> TrainingOptim:
     """Build the optimiser of a model.
 
-    Every parameter is decayed, norms and biases included, as the published recipes do.
+    Every parameter is decayed, norms and biases included, as the published recipes do, but for
+    what modules name in `undecayed_parameters()`: the decay rates of state space blocks.
 
     Args:
         config: arguments of `TrainingOptim`, with `optimizer` = dict(type=..., lr=...). With
@@ -175,6 +176,8 @@ def build_optim(
             never updated, and their gradients are never cleared: they add up from step to step
             and count in the clipping norm. That is what the published DSVT training did, by an
             optimiser that did not know them (open-mmlab/OpenPCDet issue 960).
+            `official_decay=True` decays everything, `undecayed_parameters()` too: the published
+            Voxel Mamba marked them, but its optimiser did not look at the marks.
         model: its trainable parameters are optimised.
         amp: overrules the config's `amp`.
         lr_factor: multiplies the learning rate.
@@ -192,10 +195,11 @@ def build_optim(
     frozen = set()
     if config.pop("official_frozen", False):
         frozen = {id(parameter) for parameter in _frozen_parameters(model)}
+    undecayed = set() if config.pop("official_decay", False) else _undecayed_parameters(model)
     optimizer_config["lr"] = optimizer_config.get("lr", 1e-3) * lr_factor
     optimizer = build(
         optimizer_config,
-        [parameter for _, parameter in named if id(parameter) not in frozen],
+        _groups([p for _, p in named if id(p) not in frozen], undecayed),
         path="optim_wrapper.optimizer",
     )
     if amp is not None:
@@ -204,6 +208,27 @@ def build_optim(
     wrapper = build(config, optimizer, named, path="optim_wrapper")
     assert isinstance(wrapper, TrainingOptim)
     return wrapper
+
+
+def _groups(
+    parameters: list[nn.Parameter], undecayed: set[int]
+) -> list[nn.Parameter] | list[dict[str, Any]]:
+    """Return the parameters, in groups with and without decay if there are both."""
+    without = [p for p in parameters if id(p) in undecayed]
+    if not without:
+        return parameters
+    decayed = [p for p in parameters if id(p) not in undecayed]
+    return [{"params": decayed}, {"params": without, "weight_decay": 0.0}]
+
+
+def _undecayed_parameters(model: nn.Module) -> set[int]:
+    """Return the ids of what modules ask to be left out of weight decay."""
+    return {
+        id(parameter)
+        for module in model.modules()
+        if hasattr(module, "undecayed_parameters")
+        for parameter in module.undecayed_parameters()
+    }
 
 
 def _frozen_parameters(model: nn.Module) -> Iterator[nn.Parameter]:

@@ -10,7 +10,8 @@ from perception3d.layers.pooling import (
     PooledCells,
     pool_cells,
 )
-from perception3d.layers.position import PositionEmbedding
+from perception3d.layers.position import ImplicitWindowEmbedding, PositionEmbedding
+from perception3d.layers.recompute import recompute_in_backward
 from perception3d.layers.sparse_conv import (
     InverseConv3d,
     SparseConv3d,
@@ -21,6 +22,7 @@ from perception3d.layers.sparse_conv import (
 
 __all__ = [
     "AttentionPooling",
+    "ImplicitWindowEmbedding",
     "InverseConv3d",
     "LinearPooling",
     "MaxPooling",
@@ -37,4 +39,5 @@ __all__ = [
     "SubMConv3d",
     "linear",
     "pool_cells",
+    "recompute_in_backward",
 ]

@@ -1,10 +1,11 @@
-"""Position embeddings from the cell that a voxel has inside its window."""
+"""Position embeddings from the window of a voxel and its cell inside it."""
 
 import torch
 from torch import Tensor, nn
 
 from perception3d.layers.linear import RowLinear
 from perception3d.layers.normalization import RowBatchNorm
+from perception3d.structures import SparseVoxels
 
 # Haiyang-W/DSVT: pcdet/models/backbones_3d/dsvt_input_layer.py writes pi like this.
 _PI_OF_DSVT = 3.1415
@@ -68,3 +69,50 @@ class PositionEmbedding(nn.Module):
         hidden = torch.relu(self.norm(self.linear1(torch.stack(columns, dim=1))))
         embedding: Tensor = self.linear2(hidden)
         return embedding
+
+
+class ImplicitWindowEmbedding(nn.Module):
+    """Linear - BatchNorm - ReLU - Linear over height, window and cell in the window.
+
+    Windows are columns of `window` x `window` cells, once from the grid's corner and once
+    shifted by half.  No voxel is grouped by them: they enter the embedding alone (the implicit
+    window partition of gwenzhang/Voxel-Mamba).  Nine columns, each about 0..1: z, then per
+    partition the window and the cell in it, y before x.  Both window numbers are divided by the
+    count along y, also on grids that are not square: published weights expect that.
+    Computed in float32 or wider, under autocast too.
+
+    Args:
+        channels: width C of the embedding.
+        window: cells along an edge of a window.
+
+    Raises:
+        ValueError: window below 1.
+    """
+
+    def __init__(self, channels: int, window: int = 12) -> None:
+        super().__init__()
+        if window < 1:
+            raise ValueError(f"ImplicitWindowEmbedding: window must be >= 1, got {window}")
+        self.window = window
+        self.linear1 = RowLinear(9, channels, steady=True)
+        self.norm = RowBatchNorm(channels)
+        self.linear2 = RowLinear(channels, channels, steady=True)
+
+    def forward(self, voxels: SparseVoxels) -> Tensor:
+        """Embed N voxels: (N, C) in the dtype of the weights."""
+        with torch.autocast(voxels.coords.device.type, enabled=False):
+            columns = self._columns(voxels).to(self.linear1.weight.dtype)
+            hidden = torch.relu(self.norm(self.linear1(columns)))
+            embedding: Tensor = self.linear2(hidden)
+            return embedding
+
+    def _columns(self, voxels: SparseVoxels) -> Tensor:
+        """Return the (N, 9) inputs, float32."""
+        depth, height, _ = voxels.spatial_shape
+        size, count = self.window, height // self.window + 1
+        z, in_plane = voxels.coords[:, 1:2], voxels.coords[:, 2:]
+        columns = [z / depth]
+        for shift in (0, size // 2):
+            cells = in_plane + shift
+            columns += [torch.div(cells, size, rounding_mode="floor") / count, cells % size / size]
+        return torch.cat(columns, dim=1)

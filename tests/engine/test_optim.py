@@ -127,6 +127,33 @@ def test_official_frozen_needs_a_backbone_that_knows_it() -> None:
         build_optim({"optimizer": ADAMW, "official_frozen": True}, model)
 
 
+class _Rates(nn.Linear):
+    """A module whose bias asks for no decay."""
+
+    def undecayed_parameters(self) -> tuple[nn.Parameter]:
+        return (self.bias,)
+
+
+@pytest.mark.parametrize("official", [False, True])
+def test_what_modules_name_is_not_decayed(official: bool) -> None:
+    torch.manual_seed(0)
+    model = TrainableModel(nn.Sequential(nn.Linear(3, 4), _Rates(4, 2)))
+    optim = build_optim({"optimizer": ADAMW, "official_decay": official}, model)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optim.step()
+    factor = 1 - 0.01 * 0.05
+    for (name, now), then in zip(model.named_parameters(), before, strict=True):
+        kept = name == "net.1.bias" and not official
+        torch.testing.assert_close(now.detach(), then if kept else then * factor, rtol=1e-6, atol=0)
+    groups = optim.optimizer.param_groups
+    assert len(groups) == (1 if official else 2)
+    assert all(group["initial_lr"] == 0.01 for group in groups)
+    ScheduleHook(OneCycle(warmup=0.4, div=10.0)).before_train_iter(_Run(optim), 0)
+    assert all(group["lr"] == pytest.approx(0.001) for group in groups)
+
+
 def test_bf16_on_the_cpu() -> None:
     model, optim = make(amp="bf16")
     layer = model.net.head

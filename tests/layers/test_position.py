@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from perception3d.layers import PositionEmbedding
+from perception3d.layers import ImplicitWindowEmbedding, PositionEmbedding
+from perception3d.structures import SparseVoxels
 
 
 def random_cells(window: tuple[int, int, int], count: int) -> torch.Tensor:
@@ -63,3 +64,47 @@ def test_float64_and_autocast_keep_their_precision():
     wide = embedding.double()(cells)
     assert wide.dtype == torch.float64
     torch.testing.assert_close(wide.float(), expected)
+
+
+def implicit_columns(voxels: SparseVoxels, window: int) -> torch.Tensor:
+    """The nine inputs, cell by cell, as the published code writes them down."""
+    depth, height, _ = voxels.spatial_shape
+    count, half = height // window + 1, window // 2
+    rows = [
+        [z / depth, y // window / count, x // window / count, y % window / window]
+        + [x % window / window, (y + half) // window / count, (x + half) // window / count]
+        + [(y + half) % window / window, (x + half) % window / window]
+        for _, z, y, x in voxels.coords.tolist()
+    ]
+    return torch.tensor(rows)
+
+
+@pytest.mark.parametrize("window", [12, 5, 1])
+def test_implicit_windows_by_hand(window: int):
+    generator = torch.Generator().manual_seed(0)
+    sizes = (2, 7, 31, 40)  # not square: both axes go by the count along y
+    columns = [torch.randint(size, (50,), generator=generator) for size in sizes]
+    coords = torch.stack(columns, 1).int()
+    voxels = SparseVoxels(torch.zeros(50, 1), coords, (7, 31, 40), 2)
+    embedding = ImplicitWindowEmbedding(6, window).eval()
+    with torch.no_grad():
+        embedding.norm.running_mean.uniform_(-1, 1)
+        embedding.norm.running_var.uniform_(0.5, 2)
+    hidden = embedding.norm(embedding.linear1(implicit_columns(voxels, window)))
+    wanted = embedding.linear2(hidden.relu())
+    torch.testing.assert_close(embedding(voxels), wanted)
+    assert embedding.double()(voxels).dtype == torch.float64
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(embedding.float()(voxels), wanted)
+    with pytest.raises(ValueError, match="window must be >= 1, got 0"):
+        ImplicitWindowEmbedding(6, 0)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_implicit_windows_of_few_voxels(count: int):
+    coords = torch.zeros(count, 4, dtype=torch.int32)
+    embedding = ImplicitWindowEmbedding(6).train()
+    result = embedding(SparseVoxels(torch.zeros(count, 1), coords, (3, 9, 9), 1))
+    assert result.shape == (count, 6)
+    assert result.isfinite().all()
+    assert int(embedding.norm.num_batches_tracked) == 0
