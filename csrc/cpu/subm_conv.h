@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "common/conv_shape.h"
+
 namespace perception3d {
 
 // Weights (taps, in, out) anywhere in memory: element (k, i, o) is data[k * tap + i * in + o *
@@ -11,10 +13,6 @@ template <typename Scalar>
 struct ConvWeight {
   const Scalar* data;
   int64_t tap, in, out;
-};
-
-struct ConvShape {
-  int64_t rows, taps, in_channels, out_channels;
 };
 
 // result (rows, out_channels) = bias + sum over taps k of features[neighbours[row, k]] W_k, taps
@@ -32,11 +30,7 @@ int64_t subm_conv_weight_gradient(const ConvShape& shape, const Scalar* features
                                   const Scalar* grad, const int32_t* neighbours,
                                   Scalar* grad_weight, int threads);
 
-// The convolution that takes gradients of results to gradients of features: on symmetric tables,
-// the same with every W_k transposed and the taps reversed.
-inline ConvShape transposed(const ConvShape& shape) {
-  return {shape.rows, shape.taps, shape.out_channels, shape.in_channels};
-}
+// Every matrix transposed, the taps reversed.
 template <typename Scalar>
 ConvWeight<Scalar> transposed(const ConvWeight<Scalar>& weight, int64_t taps) {
   return {weight.data + (taps - 1) * weight.tap, -weight.tap, weight.out, weight.in};
