@@ -5,10 +5,10 @@
 #include <cmath>
 
 #if defined(__CUDACC__)
-#define P3D_HOST_DEVICE __host__ __device__ inline
+#define P3D_GEOMETRY __host__ __device__ inline
 #else
 // Inlined always, so that loops over boxes are compiled for each kind of CPU.
-#define P3D_HOST_DEVICE inline __attribute__((always_inline))
+#define P3D_GEOMETRY inline __attribute__((always_inline))
 #endif
 
 namespace perception3d {
@@ -29,12 +29,12 @@ constexpr double kNotANumber = __builtin_nan("");
 // touch: the depth is rounding, and their overlap is exactly 0.
 constexpr double kTouching = 1e-14;
 
-P3D_HOST_DEVICE double smaller(double a, double b) { return a < b ? a : b; }
-P3D_HOST_DEVICE double larger(double a, double b) { return a > b ? a : b; }
-P3D_HOST_DEVICE double clamped(double value, double low, double high) {
+P3D_GEOMETRY double smaller(double a, double b) { return a < b ? a : b; }
+P3D_GEOMETRY double larger(double a, double b) { return a > b ? a : b; }
+P3D_GEOMETRY double clamped(double value, double low, double high) {
   return smaller(larger(value, low), high);
 }
-P3D_HOST_DEVICE bool is_finite(double value) { return value - value == 0; }
+P3D_GEOMETRY bool is_finite(double value) { return value - value == 0; }
 
 // What a box covers of the ground, ready for tests against many others.  Sizes
 // below 0 count as 0.  x is NaN if any of its numbers is not finite: then what it
@@ -44,7 +44,7 @@ struct Footprint {
   double half_length, half_width;
   double cos, sin;
 
-  P3D_HOST_DEVICE double area() const { return 4 * half_length * half_width; }
+  P3D_GEOMETRY double area() const { return 4 * half_length * half_width; }
 };
 
 // bottom and top are NaN if z or dz is not finite.
@@ -52,12 +52,12 @@ struct RotatedBox : Footprint {
   double radius;  // of the circle around the footprint
   double bottom, top;
 
-  P3D_HOST_DEVICE double height() const { return top - bottom; }
+  P3D_GEOMETRY double height() const { return top - bottom; }
 };
 
 // row: x, y, z, dx, dy, dz, yaw.
 template <typename T>
-P3D_HOST_DEVICE RotatedBox make_rotated_box(const T *row) {
+P3D_GEOMETRY RotatedBox make_rotated_box(const T *row) {
   RotatedBox box;
   const double z = row[2], height = larger(row[5], 0), yaw = row[6];
   box.x = row[0];
@@ -76,8 +76,8 @@ P3D_HOST_DEVICE RotatedBox make_rotated_box(const T *row) {
 
 // Whether the circles around two footprints leave room for an overlap; true for
 // unknown ones.
-P3D_HOST_DEVICE bool may_overlap(double ax, double ay, double a_radius, double bx, double by,
-                                 double b_radius) {
+P3D_GEOMETRY bool may_overlap(double ax, double ay, double a_radius, double bx, double by,
+                              double b_radius) {
   const double dx = bx - ax, dy = by - ay, reach = a_radius + b_radius;
   return !(dx * dx + dy * dy >= reach * reach);
 }
@@ -87,19 +87,19 @@ struct Edge {
   double dx, dy, inverse_dx, inverse_dy;
 };
 
-P3D_HOST_DEVICE double inverse_or_zero(double value) {
+P3D_GEOMETRY double inverse_or_zero(double value) {
   const bool spans = ::fabs(value) > 1e-100;  // the inverse stays finite; the rest spans nothing
   return (spans ? 1.0 : 0.0) / (spans ? value : 1.0);
 }
 
-P3D_HOST_DEVICE Edge make_edge(double dx, double dy) {
+P3D_GEOMETRY Edge make_edge(double dx, double dy) {
   return {dx, dy, inverse_or_zero(dx), inverse_or_zero(dy)};
 }
 
 // Integral over t of y(t), limited to [-half_y, half_y], along the part of an
 // edge with midpoint (mx, my) whose x(t) lies in [-half_x, half_x].
-P3D_HOST_DEVICE double integrate_edge(const Edge &edge, double mx, double my, double half_x,
-                                      double half_y) {
+P3D_GEOMETRY double integrate_edge(const Edge &edge, double mx, double my, double half_x,
+                                   double half_y) {
   const double enter = (-half_x - mx) * edge.inverse_dx, leave = (half_x - mx) * edge.inverse_dx;
   const double begin = clamped(smaller(enter, leave), -1, 1);
   const double end = clamped(larger(enter, leave), -1, 1);
@@ -120,7 +120,7 @@ P3D_HOST_DEVICE double integrate_edge(const Edge &edge, double mx, double my, do
 // vertex is ever classified, and rounding can move the result only by rounding.
 // There are no branches either: loops over pairs vectorise.  Swapping a and b
 // changes the result by rounding.
-P3D_HOST_DEVICE double overlap_area(const Footprint &a, const Footprint &b) {
+P3D_GEOMETRY double overlap_area(const Footprint &a, const Footprint &b) {
   const double dx = b.x - a.x, dy = b.y - a.y;
   const double ax = a.half_length, ay = a.half_width;
   const double x = dx * a.cos + dy * a.sin, y = dy * a.cos - dx * a.sin;
@@ -151,13 +151,13 @@ struct Corner {
 };
 
 // Twice the area of the triangle a, b, c; positive if it turns left.
-P3D_HOST_DEVICE double turn_of(const Corner &a, const Corner &b, const Corner &c) {
+P3D_GEOMETRY double turn_of(const Corner &a, const Corner &b, const Corner &c) {
   return (b.x - a.x) * (c.y - a.y) - (b.y - a.y) * (c.x - a.x);
 }
 
 // Area of the convex hull of two footprints: Andrew's monotone chain over the
 // eight corners (Information Processing Letters 9(5), 1979), in the frame of a.
-P3D_HOST_DEVICE double hull_area(const Footprint &a, const Footprint &b) {
+P3D_GEOMETRY double hull_area(const Footprint &a, const Footprint &b) {
   const double dx = b.x - a.x, dy = b.y - a.y;
   if (!is_finite(dx + dy)) return kNotANumber;
   const double x = dx * a.cos + dy * a.sin, y = dy * a.cos - dx * a.sin;
@@ -199,20 +199,20 @@ P3D_HOST_DEVICE double hull_area(const Footprint &a, const Footprint &b) {
   return larger(0.5 * area, larger(a.area(), b.area()));
 }
 
-P3D_HOST_DEVICE double ratio_or_zero(double part, double whole) {
+P3D_GEOMETRY double ratio_or_zero(double part, double whole) {
   return whole == 0 ? 0 : part / whole;
 }
 
 // IoU minus the share of the enclosing region outside the union (Rezatofighi et
 // al., CVPR 2019); IoU alone where that region is empty.
-P3D_HOST_DEVICE double generalized_iou(double intersection, double whole, double enclosing) {
+P3D_GEOMETRY double generalized_iou(double intersection, double whole, double enclosing) {
   return ratio_or_zero(intersection, whole) - ratio_or_zero(enclosing - whole, enclosing);
 }
 
 // One measure of two boxes whose footprints share `area`; NaN if a number it
 // depends on is not finite.
-P3D_HOST_DEVICE double measure_overlap(const RotatedBox &a, const RotatedBox &b, double area,
-                                       BoxMeasure measure) {
+P3D_GEOMETRY double measure_overlap(const RotatedBox &a, const RotatedBox &b, double area,
+                                    BoxMeasure measure) {
   if (measure == BoxMeasure::kOverlap || !is_finite(area)) return area;
   if (measure == BoxMeasure::kIouBev) return ratio_or_zero(area, a.area() + b.area() - area);
   if (measure == BoxMeasure::kGiouBev) {
@@ -227,7 +227,7 @@ P3D_HOST_DEVICE double measure_overlap(const RotatedBox &a, const RotatedBox &b,
   return generalized_iou(volume, whole, hull_area(a, b) * span);
 }
 
-P3D_HOST_DEVICE double measure_boxes(const RotatedBox &a, const RotatedBox &b, BoxMeasure measure) {
+P3D_GEOMETRY double measure_boxes(const RotatedBox &a, const RotatedBox &b, BoxMeasure measure) {
   return measure_overlap(a, b, overlap_area(a, b), measure);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/box_container.h"
 #include "common/parallel.h"
 
 namespace perception3d {
@@ -10,11 +11,8 @@ namespace {
 
 constexpr int64_t kPointsPerWorker = 8192;
 constexpr int64_t kMostCellsPerAxis = 256;
-constexpr double kSlack = 1e-9;  // keeps rounding from placing a member outside its box's bounds
 
-struct Container {
-  double x, y, z, cos, sin, reach_x, reach_y, half_z;
-  double lower_x, upper_x, lower_y, upper_y;  // bounds
+struct Container : BoxContainer {
   int64_t box;
 };
 
@@ -23,31 +21,10 @@ std::vector<Container> make_containers(const T *boxes, int64_t num_boxes, double
   std::vector<Container> containers;
   containers.reserve(num_boxes);
   for (int64_t box = 0; box < num_boxes; ++box) {
-    const T *row = boxes + box * 7;
-    if (!std::all_of(row, row + 7, [](T number) { return std::isfinite(number); })) continue;
-    Container c;
-    c.x = row[0], c.y = row[1], c.z = row[2];
-    c.reach_x = 0.5 * row[3] + margin, c.reach_y = 0.5 * row[4] + margin, c.half_z = 0.5 * row[5];
-    if (c.reach_x < 0 || c.reach_y < 0 || c.half_z < 0) continue;
-    c.cos = std::cos(static_cast<double>(row[6])), c.sin = std::sin(static_cast<double>(row[6]));
-    const double extent_x = std::fabs(c.cos) * c.reach_x + std::fabs(c.sin) * c.reach_y;
-    const double extent_y = std::fabs(c.sin) * c.reach_x + std::fabs(c.cos) * c.reach_y;
-    const double slack = kSlack * (std::fabs(c.x) + std::fabs(c.y) + c.reach_x + c.reach_y);
-    c.lower_x = c.x - extent_x - slack, c.upper_x = c.x + extent_x + slack;
-    c.lower_y = c.y - extent_y - slack, c.upper_y = c.y + extent_y + slack;
-    c.box = box;
-    containers.push_back(c);
+    const BoxContainer container = make_container(boxes + box * 7, margin);
+    if (!container.is_empty()) containers.push_back({container, box});
   }
   return containers;
-}
-
-// margin > 0 excludes the faces.
-template <bool kOpen, typename T>
-bool contains(const Container &c, const T *point) {
-  const double dx = point[0] - c.x, dy = point[1] - c.y, dz = point[2] - c.z;
-  const double x = std::fabs(dx * c.cos + dy * c.sin), y = std::fabs(dy * c.cos - dx * c.sin);
-  const bool inside = kOpen ? x < c.reach_x && y < c.reach_y : x <= c.reach_x && y <= c.reach_y;
-  return inside && std::fabs(dz) <= c.half_z;
 }
 
 // Cells over the bounds of all boxes, each with the boxes whose bounds touch it:
@@ -139,7 +116,8 @@ void find_pairs(const T *points, int64_t begin, int64_t end, int64_t num_columns
     grid.find(point[0], point[1], entry, last);
     for (; entry != last; ++entry) {
       const Container &container = containers[*entry];
-      if (contains<kOpen>(container, point)) pairs.push_back({container.box, i});
+      if (container.template contains<kOpen>(point[0], point[1], point[2]))
+        pairs.push_back({container.box, i});
     }
   }
 }

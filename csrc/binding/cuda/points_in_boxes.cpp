@@ -1,0 +1,62 @@
+#include "cuda/points_in_boxes.h"
+
+#include <tuple>
+
+#include "binding/cuda/device.h"
+#include "cuda/device_sort.h"
+
+namespace perception3d {
+namespace {
+
+template <typename T>
+std::tuple<Tensor, Tensor> find(DeviceCall& call, const Tensor& points, const Tensor& boxes,
+                                double margin) {
+  const int64_t counts = cuda::member_counts(points.size(0), boxes.size(0));
+  STD_TORCH_CHECK(counts <= INT32_MAX,
+                  "points_in_boxes: points x boxes must be below 2^31 x 128, got ", points.size(0),
+                  " x ", boxes.size(0));
+  cuda::PointsInBoxes<T> work;
+  work.points = input_pointer<T>(points);
+  work.num_points = points.size(0);
+  work.num_columns = points.size(1);
+  work.boxes = input_pointer<T>(boxes);
+  work.num_boxes = boxes.size(0);
+  work.margin = margin;
+  work.containers = call.workspace<BoxContainer>(boxes.size(0));
+  work.members_before = call.workspace<int64_t>(counts);
+  work.scratch_bytes = cuda::sum_workspace_bytes(counts);
+  work.scratch = call.workspace<char>(work.scratch_bytes);
+  call.check_status(cuda::count_members(work, call.stream()));
+  const int64_t members = call.read<1>(work.members_before + counts - 1)[0];
+  Tensor box_of_member = call.allocate({members}, ScalarType::Long);
+  Tensor point_of_member = call.allocate({members}, ScalarType::Long);
+  if (members > 0) {
+    call.check_status(cuda::write_members(work, output_pointer<int64_t>(box_of_member),
+                                          output_pointer<int64_t>(point_of_member), call.stream()));
+  }
+  return {box_of_member, point_of_member};
+}
+
+std::tuple<Tensor, Tensor> points_in_boxes(const Tensor& points, const Tensor& boxes,
+                                           double margin) {
+  const char* op = "points_in_boxes";
+  DeviceCall call(op, points);
+  const ScalarType dtype = points.scalar_type();
+  check_floating(op, "points", points);
+  call.check_input("points", points, dtype, 2);
+  call.check_input("boxes", boxes, dtype, 2);
+  check_size(op, "boxes", boxes, 1, 7);
+  STD_TORCH_CHECK(points.size(1) >= 3, op, ": points must have at least 3 columns, got ",
+                  points.size(1));
+  STD_TORCH_CHECK(margin >= 0, op, ": margin must be >= 0, got ", margin);
+  const auto run = dtype == ScalarType::Float ? &find<float> : &find<double>;
+  return run(call, points, boxes, margin);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(P3D_LIBRARY, P3D_DEVICE_KEY, m) {
+  m.impl("points_in_boxes", TORCH_BOX(&points_in_boxes));
+}
+
+}  // namespace perception3d
