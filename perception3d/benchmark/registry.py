@@ -1,6 +1,7 @@
 """All rows of the operator benchmark.  A new operator adds a file of rows and a line here."""
 
 from perception3d.benchmark import (
+    rows_attention,
     rows_boxes,
     rows_linear_attention,
     rows_partition,
@@ -12,6 +13,7 @@ from perception3d.benchmark.row import Row
 ROWS: tuple[Row, ...] = (
     *rows_voxels.ROWS,
     *rows_partition.ROWS,
+    *rows_attention.ROWS,
     *rows_sparse_conv.ROWS,
     *rows_linear_attention.ROWS,
     *rows_boxes.ROWS,
