@@ -74,6 +74,12 @@ P3D_DEFINE_LIBRARY(P3D_LIBRARY, m) {
       "subm_conv_backward(Tensor grad, Tensor features, Tensor neighbours, Tensor weight, "
       "bool needs_features, bool needs_weight) -> (Tensor grad_features, Tensor grad_weight)");
 
+  // Voxels along a space-filling curve.
+  m.def("curve_index(Tensor coords, int rank, int shift, bool hilbert) -> Tensor");
+  m.def(
+      "curve_order(Tensor coords, int batch_size, int rank, int shift, bool hilbert) -> (Tensor "
+      "order, Tensor inverse, Tensor offsets)");
+
   // Sequences laid end to end.  checkpoints and last_state are empty unless they are to be kept,
   // and so are the gradients of what is None.
   m.def(

@@ -2,6 +2,7 @@
 
 from perception3d.ops.box_overlap import box_iou, box_overlap
 from perception3d.ops.causal_conv1d import causal_conv1d
+from perception3d.ops.curve_order import curve_index, curve_order
 from perception3d.ops.depthwise_conv import depthwise_conv
 from perception3d.ops.hard_voxelize import hard_voxelize
 from perception3d.ops.points_in_boxes import box_of_point, points_in_boxes
@@ -27,6 +28,8 @@ __all__ = [
     "box_overlap",
     "causal_conv1d",
     "circle_nms",
+    "curve_index",
+    "curve_order",
     "depthwise_conv",
     "hard_voxelize",
     "points_in_boxes",
