@@ -20,6 +20,7 @@ from perception3d.parity import (
     linear_attention,
     partition,
     scatterformer,
+    sequences,
     sparse_conv,
     state_dict,
     voxelization,
@@ -49,6 +50,9 @@ class Kind:
 
 # Kinds that mean the same in every system.
 KINDS: dict[str, Kind] = {
+    "hilbert_index": Kind(sequences.replay_hilbert_index),
+    "serialisation": Kind(sequences.replay_serialisation),
+    "selective_scan": Kind(sequences.replay_selective_scan),
     "set_partition": Kind(partition.replay_set_partition),
     "linear_attention": Kind(linear_attention.replay_linear_attention),
     "depthwise_conv": Kind(sparse_conv.replay_depthwise_conv),
@@ -76,7 +80,14 @@ KINDS: dict[str, Kind] = {
 }
 
 # Kinds that wait for what they replay.
-NOT_BUILT: dict[str, str] = {"transfusion_head": "TransFusion head"}
+NOT_BUILT: dict[str, str] = {
+    "transfusion_head": "TransFusion head",
+    "mamba_block": "Mamba block",
+    "dual_scale_block": "dual-scale block of Voxel Mamba",
+}
+SYSTEM_NOT_BUILT: dict[tuple[str, str], str] = {
+    ("voxel_mamba", "backbone"): "backbone of Voxel Mamba",
+}
 
 # Kinds whose network depends on the system.
 SYSTEM_KINDS: dict[tuple[str, str], Kind] = {
@@ -93,8 +104,9 @@ SYSTEM_KINDS: dict[tuple[str, str], Kind] = {
 def find_kind(case: Case) -> Kind:
     """Return how to replay a case; CaseError if nothing here can."""
     kind = SYSTEM_KINDS.get((case.system, case.kind)) or KINDS.get(case.kind)
-    if kind is None and case.kind in NOT_BUILT:
-        raise CaseError(f"{NOT_BUILT[case.kind]}: not built yet")
+    waiting = SYSTEM_NOT_BUILT.get((case.system, case.kind)) or NOT_BUILT.get(case.kind)
+    if kind is None and waiting is not None:
+        raise CaseError(f"{waiting}: not built yet")
     if kind is None:
         raise CaseError(f"no replay for kind {case.kind!r} of system {case.system!r}")
     return kind
