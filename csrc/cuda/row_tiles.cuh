@@ -15,6 +15,12 @@ constexpr int kTileDepth = 32;
 template <typename Scalar>
 constexpr int kTilePack = sizeof(Scalar) == 8 ? 2 : 4;
 
+// Whether kPack numbers at once can be read from rows of `columns` numbers.
+template <int kPack, typename Scalar>
+bool can_fetch(const Scalar* rows, int64_t columns) {
+  return columns % kPack == 0 && reinterpret_cast<uintptr_t>(rows) % (kPack * sizeof(Scalar)) == 0;
+}
+
 // Four numbers side by side in shared memory.
 template <typename Number>
 __device__ __forceinline__ void load_four(const Number* source, Number (&four)[4]) {

@@ -1,5 +1,6 @@
 #include "cuda/row_tiles.cuh"
 #include "cuda/subm_conv.h"
+#include "cuda/tensor_tiles.cuh"
 
 namespace perception3d {
 namespace cuda {
@@ -9,74 +10,122 @@ namespace {
 constexpr int64_t kRowsPerPart = 4096;
 constexpr int64_t kMostParts = 16;
 
-template <typename Number>
-struct Shared {
-  SharedTile<Number, kTileWidth> features, grad;  // (kTileDepth, kTileWidth): pairs, channels
-  int32_t *in, *out;                              // (kTileThreads) pairs
-  int* counts;
-
-  static constexpr int kTile = kTileDepth * SharedTile<Number, kTileWidth>::kStride;
-  static constexpr size_t kBytes =
-      2 * kTile * sizeof(Number) + (2 * kTileThreads + kTileThreads / 32) * sizeof(int32_t);
-
-  __device__ explicit Shared(Number* memory) {
-    features.numbers = memory;
-    grad.numbers = memory + kTile;
-    in = reinterpret_cast<int32_t*>(memory + 2 * kTile);
-    out = in + kTileThreads;
-    counts = out + kTileThreads;
-  }
+// Pairs of rows, features[in[i]] and grad[out[i]], and the channels from which on a block looks.
+struct PairRows {
+  const int32_t *in, *out;
+  int count;
+  int64_t first_in, first_out;
 };
 
-// Block (tiles of the matrix, tap, part): kTileWidth x kTileWidth of the gradient of one tap, from
-// the rows of one part.
+// A method has Number, the type of sums; kBytes, the shared memory that it needs, aligned to 16;
+// add(memory, shape, features, grad, pairs, sums): sums[i][o] += sum over pairs of features[in]
+// [first_in + i] grad[out][first_out + o], of which each thread holds 16, with a barrier before and
+// after; and for_each(sums, body), which calls body(i, o, sum) for those of the thread.
+
+// In the registers of each thread.  kPack numbers of a row are read at once.
 template <typename Scalar, int kPack>
-__global__ void __launch_bounds__(kTileThreads, 2)
-    sum_products(ConvShape shape, const Scalar* features, const Scalar* grad,
-                 const int32_t* neighbours, int64_t rows_per_part, Compute<Scalar>* sums) {
+struct ByThreads {
   typedef Compute<Scalar> Number;
-  const Shared<Number> shared(dynamic_shared<Number>());
-  const int64_t across = (shape.out_channels + kTileWidth - 1) / kTileWidth;
-  const int64_t first_in = blockIdx.x / across * kTileWidth;
-  const int64_t first_out = blockIdx.x % across * kTileWidth;
-  const int64_t tap = blockIdx.y, begin = blockIdx.z * rows_per_part;
-  const int64_t end = min(begin + rows_per_part, shape.rows);
-  const int x = threadIdx.x % 16, y = threadIdx.x / 16;
-  Number sum[4][4] = {};
-  for (int64_t batch = begin; batch < end; batch += kTileThreads) {
-    const int64_t row = batch + threadIdx.x;
-    const int32_t found = row < end ? __ldg(neighbours + row * shape.taps + tap) : -1;
-    check_index(int64_t{found} + 1, shape.rows + 1, "subm_conv_backward: neighbours + 1");
-    const int count = list_kept(found >= 0, found, static_cast<int32_t>(row), shared.in, shared.out,
-                                shared.counts);
-    for (int first = 0; first < count; first += kTileDepth) {
-      fetch_rows<kTileDepth, kPack>(features, shape.in_channels, first_in, shared.in + first,
-                                    count - first, shared.features);
-      fetch_rows<kTileDepth, kPack>(grad, shape.out_channels, first_out, shared.out + first,
-                                    count - first, shared.grad);
+  typedef SharedTile<Number, kTileWidth> Tile;  // (kTileDepth, kTileWidth): pairs, channels
+
+  static constexpr size_t kBytes = 2 * kTileDepth * Tile::kStride * sizeof(Number);
+
+  __device__ static void add(void* memory, const ConvShape& shape, const Scalar* features,
+                             const Scalar* grad, const PairRows& pairs, Number (&sums)[4][4]) {
+    const int x = threadIdx.x % 16, y = threadIdx.x / 16;
+    const Tile left{static_cast<Number*>(memory)};
+    const Tile right{left.numbers + kTileDepth * Tile::kStride};
+    for (int first = 0; first < pairs.count; first += kTileDepth) {
+      fetch_rows<kTileDepth, kPack>(features, shape.in_channels, pairs.first_in, pairs.in + first,
+                                    pairs.count - first, left);
+      fetch_rows<kTileDepth, kPack>(grad, shape.out_channels, pairs.first_out, pairs.out + first,
+                                    pairs.count - first, right);
       __syncthreads();
 #pragma unroll 4
       for (int pair = 0; pair < kTileDepth; ++pair) {
         Number a[4], b[4];
-        load_four(shared.features.at(pair, 4 * y), a);
-        load_four(shared.grad.at(pair, 4 * x), b);
+        load_four(left.at(pair, 4 * y), a);
+        load_four(right.at(pair, 4 * x), b);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
 #pragma unroll
-          for (int o = 0; o < 4; ++o) sum[i][o] += a[i] * b[o];
+          for (int o = 0; o < 4; ++o) sums[i][o] += a[i] * b[o];
         }
       }
       __syncthreads();
     }
   }
-  for (int i = 0; i < 4; ++i) {
-    for (int o = 0; o < 4; ++o) {
-      const int64_t in = first_in + 4 * y + i, out = first_out + 4 * x + o;
-      if (in >= shape.in_channels || out >= shape.out_channels) continue;
-      const int64_t matrix = blockIdx.z * shape.taps + tap;
-      sums[(matrix * shape.in_channels + in) * shape.out_channels + out] = sum[i][o];
+
+  template <typename Body>
+  __device__ static void for_each(const Number (&sums)[4][4], const Body& body) {
+    const int x = threadIdx.x % 16, y = threadIdx.x / 16;
+    for (int i = 0; i < 4; ++i) {
+      for (int o = 0; o < 4; ++o) body(4 * y + i, 4 * x + o, sums[i][o]);
     }
   }
+};
+
+// By tensor cores, for 16-bit numbers.
+template <typename Scalar>
+struct ByTensorCores {
+  typedef float Number;
+
+  static constexpr size_t kBytes = 2 * kTensorNumbers * sizeof(Scalar);
+
+  __device__ static void add(void* memory, const ConvShape& shape, const Scalar* features,
+                             const Scalar* grad, const PairRows& pairs, float (&sums)[4][4]) {
+    Scalar* left = static_cast<Scalar*>(memory);
+    Scalar* right = left + kTensorNumbers;
+    for (int first = 0; first < pairs.count; first += kTensorTile) {
+      const auto row_of = [&](const int32_t* list) {
+        return [=](int r) -> int64_t { return first + r < pairs.count ? list[first + r] : -1; };
+      };
+      copy_rows(features, shape.in_channels, pairs.first_in, row_of(pairs.in), left);
+      copy_rows(grad, shape.out_channels, pairs.first_out, row_of(pairs.out), right);
+      wait_for_copies<0>();
+      __syncthreads();
+      multiply_tiles<true, true>(left, right, sums);
+      __syncthreads();
+    }
+  }
+
+  template <typename Body>
+  __device__ static void for_each(const float (&sums)[4][4], const Body& body) {
+    for_each_sum(sums, body);
+  }
+};
+
+constexpr size_t kListBytes = (2 * kTileThreads + kTileThreads / 32) * sizeof(int32_t);
+
+// Block (tiles of the matrix, tap, part): kTileWidth x kTileWidth of the gradient of one tap, from
+// the rows of one part.
+template <typename Method, typename Scalar>
+__global__ void __launch_bounds__(kTileThreads, 2)
+    sum_products(ConvShape shape, const Scalar* features, const Scalar* grad,
+                 const int32_t* neighbours, int64_t rows_per_part, typename Method::Number* sums) {
+  unsigned char* memory = dynamic_shared<unsigned char>();
+  int32_t* in = reinterpret_cast<int32_t*>(memory + Method::kBytes);
+  int32_t* out = in + kTileThreads;
+  int* counts = out + kTileThreads;
+  const int64_t across = (shape.out_channels + kTileWidth - 1) / kTileWidth;
+  const int64_t first_in = blockIdx.x / across * kTileWidth;
+  const int64_t first_out = blockIdx.x % across * kTileWidth;
+  const int64_t tap = blockIdx.y, begin = blockIdx.z * rows_per_part;
+  const int64_t end = min(begin + rows_per_part, shape.rows);
+  typename Method::Number own[4][4] = {};
+  for (int64_t batch = begin; batch < end; batch += kTileThreads) {
+    const int64_t row = batch + threadIdx.x;
+    const int32_t found = row < end ? __ldg(neighbours + row * shape.taps + tap) : -1;
+    check_index(int64_t{found} + 1, shape.rows + 1, "subm_conv_backward: neighbours + 1");
+    const int count = list_kept(found >= 0, found, static_cast<int32_t>(row), in, out, counts);
+    Method::add(memory, shape, features, grad, PairRows{in, out, count, first_in, first_out}, own);
+  }
+  const int64_t matrix = blockIdx.z * shape.taps + tap;
+  Method::for_each(own, [&](int i, int o, typename Method::Number sum) {
+    const int64_t row = first_in + i, column = first_out + o;
+    if (row >= shape.in_channels || column >= shape.out_channels) return;
+    sums[(matrix * shape.in_channels + row) * shape.out_channels + column] = sum;
+  });
 }
 
 template <typename Scalar>
@@ -96,10 +145,31 @@ int64_t rows_per_part(int64_t rows) {
 
 int64_t part_count(int64_t rows) { return (rows + rows_per_part(rows) - 1) / rows_per_part(rows); }
 
+template <typename Method, typename Scalar>
+Status launch_method(const ConvShape& shape, const Scalar* features, const Scalar* grad,
+                     const int32_t* neighbours, Compute<Scalar>* sums, Stream stream) {
+  const int64_t tiles = ((shape.in_channels + kTileWidth - 1) / kTileWidth) *
+                        ((shape.out_channels + kTileWidth - 1) / kTileWidth);
+  return launch(sum_products<Method, Scalar>, Grid(tiles, shape.taps, part_count(shape.rows)),
+                kTileThreads, Method::kBytes + kListBytes, stream, shape, features, grad,
+                neighbours, rows_per_part(shape.rows), sums);
+}
+
 template <typename Scalar>
-bool can_fetch(const Scalar* rows, int64_t columns) {
+Status run(const ConvShape& shape, const Scalar* features, const Scalar* grad,
+           const int32_t* neighbours, Compute<Scalar>* sums, Stream stream) {
+  if constexpr (sizeof(Scalar) == 2) {
+    if (can_pack(features, shape.in_channels) && can_pack(grad, shape.out_channels)) {
+      return launch_method<ByTensorCores<Scalar>>(shape, features, grad, neighbours, sums, stream);
+    }
+  }
   constexpr int kPack = kTilePack<Scalar>;
-  return columns % kPack == 0 && reinterpret_cast<uintptr_t>(rows) % (kPack * sizeof(Scalar)) == 0;
+  const bool packed =
+      can_fetch<kPack>(features, shape.in_channels) && can_fetch<kPack>(grad, shape.out_channels);
+  return packed
+             ? launch_method<ByThreads<Scalar, kPack>>(shape, features, grad, neighbours, sums,
+                                                       stream)
+             : launch_method<ByThreads<Scalar, 1>>(shape, features, grad, neighbours, sums, stream);
 }
 
 }  // namespace
@@ -112,20 +182,12 @@ template <typename Scalar>
 Status subm_conv_weight_backward(const ConvShape& shape, const Scalar* features, const Scalar* grad,
                                  const int32_t* neighbours, Scalar* grad_weight, void* workspace,
                                  Stream stream) {
-  constexpr int kPack = kTilePack<Scalar>;
-  const bool packed = can_fetch(features, shape.in_channels) && can_fetch(grad, shape.out_channels);
-  const int64_t tiles = ((shape.in_channels + kTileWidth - 1) / kTileWidth) *
-                        ((shape.out_channels + kTileWidth - 1) / kTileWidth);
-  const int64_t parts = part_count(shape.rows);
   Compute<Scalar>* sums = static_cast<Compute<Scalar>*>(workspace);
-  const Status status =
-      launch(packed ? sum_products<Scalar, kPack> : sum_products<Scalar, 1>,
-             Grid(tiles, shape.taps, parts), kTileThreads, Shared<Compute<Scalar>>::kBytes, stream,
-             shape, features, grad, neighbours, rows_per_part(shape.rows), sums);
+  const Status status = run(shape, features, grad, neighbours, sums, stream);
   if (status != nullptr) return status;
   const int64_t count = shape.taps * shape.in_channels * shape.out_channels;
   return launch(join_parts<Scalar>, (count + kTileThreads - 1) / kTileThreads, kTileThreads, 0,
-                stream, sums, parts, count, grad_weight);
+                stream, sums, part_count(shape.rows), count, grad_weight);
 }
 
 #define P3D_INSTANTIATE(Scalar)                                                             \

@@ -56,6 +56,12 @@ def test_more_channels_than_a_tile(widths):
     check_all(*sample(60, widths, torch.float32, kernel=(1, 3, 3)))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("widths", [(16, 8), (72, 24), (24, 136)])
+def test_tensor_cores(widths, dtype):
+    check_all(*sample(150, widths, dtype, kernel=(1, 3, 3)))
+
+
 def test_more_rows_than_a_chunk_of_a_tap_and_a_batch():
     check_all(*sample(300, (4, 4), torch.float32, kernel=(1, 1, 3)))
 
