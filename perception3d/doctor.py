@@ -96,8 +96,8 @@ def _torch() -> Iterator[Finding]:
     yield Finding(
         "ok" if threads else "note",
         "OMP_NUM_THREADS",
-        threads or f"not set: {torch.get_num_threads()} threads; spconv on a busy CPU can spin",
-        "" if threads else "export OMP_NUM_THREADS=1 if CPU runs with spconv take seconds a step",
+        threads or f"not set: {torch.get_num_threads()} threads; on a busy CPU they can spin",
+        "" if threads else "export OMP_NUM_THREADS=1 if small steps take seconds on a busy CPU",
     )
 
 
@@ -164,7 +164,7 @@ def _spconv() -> Iterator[Finding]:
     found = [(name, version_of(name)) for name in SPCONV if version_of(name)]
     new = "spconv-cu126" if sys.version_info >= (3, 12) else "spconv-cu120"
     if not found:
-        text = "not installed; only networks with sparse convolutions need it"
+        text = "not installed; only sparse convolutions on GPUs need it"
         yield Finding("absent", "spconv", text, f"pip install {new}")
     elif len(found) > 1:
         names = " ".join(name for name, _ in found)
@@ -178,7 +178,7 @@ def _spconv() -> Iterator[Finding]:
         yield Finding(
             "note",
             "spconv",
-            f"{found[0][1]}, the CPU-only package: it cannot train, its backward asks for CUDA",
+            f"{found[0][1]}, the CPU-only package: GPUs need another, CPUs need none",
             f"pip uninstall -y spconv && pip install {new}",
         )
     else:

@@ -73,6 +73,16 @@ P3D_DEFINE_LIBRARY(P3D_LIBRARY, m) {
   m.def(
       "subm_conv_backward(Tensor grad, Tensor features, Tensor neighbours, Tensor weight, "
       "bool needs_features, bool needs_weight) -> (Tensor grad_features, Tensor grad_weight)");
+  m.def(
+      "sparse_index(Tensor coords, int batch_size, int[] spatial_shape, int[] kernel, "
+      "int[] stride, int[] padding) -> (Tensor out_coords, Tensor inputs, Tensor outputs)");
+  m.def(
+      "sparse_conv(Tensor features, Tensor inputs, Tensor outputs, Tensor weight, Tensor? bias) "
+      "-> Tensor");
+  m.def(
+      "sparse_conv_backward(Tensor grad, Tensor features, Tensor inputs, Tensor outputs, "
+      "Tensor weight, bool needs_features, bool needs_weight) -> (Tensor grad_features, "
+      "Tensor grad_weight)");
 
   // Voxels along a space-filling curve.
   m.def("curve_index(Tensor coords, int rank, int shift, bool hilbert) -> Tensor");

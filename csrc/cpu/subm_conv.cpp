@@ -149,7 +149,7 @@ int64_t subm_conv(const ConvShape& shape, const Scalar* features, const int32_t*
   for_each_dynamic(workers, turns, 1, [&](int64_t turn) {
     const int64_t begin = turn * kTurnRows;
     const int64_t rows = std::min(kTurnRows, shape.rows - begin);
-    const int64_t bad = find_bad_row(neighbours, shape.taps, begin, begin + rows, shape.rows);
+    const int64_t bad = find_bad_row(neighbours, shape.taps, begin, begin + rows, shape.inputs);
     if (bad >= 0) {
       bad_row = bad;
       return;

@@ -1,4 +1,4 @@
-// Sub-manifold convolution as products of gathered rows, and its gradients.
+// Sparse convolution as products of gathered rows, and its gradients.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,9 @@ struct ConvWeight {
 };
 
 // result (rows, out_channels) = bias + sum over taps k of features[neighbours[row, k]] W_k, taps
-// without a voxel left out.  features (rows, in_channels), neighbours (rows, taps); bias may be
-// null.  Returns a row whose neighbours do not exist, and then the result is incomplete; or -1.
+// without a voxel left out.  features (inputs, in_channels), neighbours (rows, taps) -1 or rows of
+// the features; bias may be null.  Returns a row whose neighbours do not exist, and then the result
+// is incomplete; or -1.
 template <typename Scalar>
 int64_t subm_conv(const ConvShape& shape, const Scalar* features, const int32_t* neighbours,
                   const ConvWeight<Scalar>& weight, const Scalar* bias, Scalar* result,
@@ -30,10 +31,14 @@ int64_t subm_conv_weight_gradient(const ConvShape& shape, const Scalar* features
                                   const Scalar* grad, const int32_t* neighbours,
                                   Scalar* grad_weight, int threads);
 
-// Every matrix transposed, the taps reversed.
+// Every matrix transposed; the taps in reverse order.
 template <typename Scalar>
-ConvWeight<Scalar> transposed(const ConvWeight<Scalar>& weight, int64_t taps) {
-  return {weight.data + (taps - 1) * weight.tap, -weight.tap, weight.out, weight.in};
+ConvWeight<Scalar> transposed(const ConvWeight<Scalar>& weight) {
+  return {weight.data, weight.tap, weight.out, weight.in};
+}
+template <typename Scalar>
+ConvWeight<Scalar> reversed(const ConvWeight<Scalar>& weight, int64_t taps) {
+  return {weight.data + (taps - 1) * weight.tap, -weight.tap, weight.in, weight.out};
 }
 
 }  // namespace perception3d

@@ -153,7 +153,7 @@ template <typename Scalar>
 int64_t subm_conv_weight_gradient(const ConvShape& shape, const Scalar* features,
                                   const Scalar* grad, const int32_t* neighbours,
                                   Scalar* grad_weight, int threads) {
-  const int64_t bad = find_bad_row(neighbours, shape.taps, 0, shape.rows, shape.rows);
+  const int64_t bad = find_bad_row(neighbours, shape.taps, 0, shape.rows, shape.inputs);
   if (bad >= 0) return bad;
   const PairLists lists(shape, neighbours);
   const int64_t in = shape.in_channels, out = shape.out_channels;

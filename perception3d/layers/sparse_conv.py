@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from perception3d.layers.normalization import RowBatchNorm
-from perception3d.layers.sparse_rules import Cells, Kernel, rule_book
+from perception3d.layers.sparse_kernel import Cells, Kernel
+from perception3d.layers.sparse_rules import rule_book
 from perception3d.structures import SparseVoxels
 
 # As in OpenPCDet, pcdet/models/backbones_3d/spconv_backbone.py
@@ -47,26 +48,15 @@ class _SparseConv(nn.Module):
     def _convolve(
         self, features: Tensor, rules: SparseVoxels, *, transposed: bool = False
     ) -> Tensor:
-        """Apply weight and bias in the dtype that spconv has kernels for."""
+        """Apply weight and bias in the dtype of the features."""
         if features.shape[1] != self.in_channels:
             raise ValueError(
                 f"{type(self).__name__}: features must be (N, {self.in_channels}), "
                 f"got {tuple(features.shape)}"
             )
-        dtype = _compute_dtype(features)
-        with torch.autocast(features.device.type, enabled=False):
-            book = rule_book(rules, self.kernel)
-            out = book.convolve(features.to(dtype), self.weight.to(dtype), transposed=transposed)
-            # spconv itself refuses a bias in evaluation on the CPU
-            out = out if self.bias is None else out + self.bias.to(dtype)
-        return out.to(features.dtype)
-
-
-def _compute_dtype(features: Tensor) -> torch.dtype:
-    """Return the dtype to convolve in: spconv knows no bfloat16, and half sums need a GPU."""
-    if features.dtype == torch.float64 or (features.dtype == torch.float16 and features.is_cuda):
-        return features.dtype
-    return torch.float32
+        bias = None if self.bias is None else self.bias.to(features.dtype)
+        weight = self.weight.to(features.dtype)
+        return rule_book(rules, self.kernel).convolve(features, weight, bias, transposed)
 
 
 class SubMConv3d(_SparseConv):

@@ -16,6 +16,8 @@ from perception3d.ops.segment_reduce import segment_reduce
 from perception3d.ops.selective_scan import selective_scan
 from perception3d.ops.set_attention import set_attention
 from perception3d.ops.set_partition import set_partition
+from perception3d.ops.sparse_conv import sparse_conv
+from perception3d.ops.sparse_index import sparse_index
 from perception3d.ops.subm_conv import subm_conv
 from perception3d.ops.subm_index import subm_index
 from perception3d.ops.voxel_grid import voxel_grid_size
@@ -41,6 +43,8 @@ __all__ = [
     "selective_scan",
     "set_attention",
     "set_partition",
+    "sparse_conv",
+    "sparse_index",
     "subm_conv",
     "subm_index",
     "voxel_grid_size",

@@ -97,7 +97,7 @@ SYSTEM_KINDS: dict[tuple[str, str], Kind] = {
     ),
     ("scatterformer", "layer"): Kind(scatterformer.replay_layer),
     ("scatterformer", "pillar_pooling"): Kind(scatterformer.replay_pillar_pooling),
-    ("scatterformer", "backbone"): Kind(scatterformer.replay_backbone, needs=("spconv",)),
+    ("scatterformer", "backbone"): Kind(scatterformer.replay_backbone),
 }
 
 

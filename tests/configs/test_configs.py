@@ -53,8 +53,6 @@ def test_every_name_exists_and_the_network_is_built(path: Path) -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_small_networks_learn_and_predict(name: str) -> None:
     torch.manual_seed(0)
-    if name.startswith("scatterformer"):
-        pytest.importorskip("spconv")
     path = next(path for path in CONFIGS if path.name == name)
     sections = plain(load_config(path, ["model.allow_empty_frames=True"]))
     model = build(sections["model"], path="model")

@@ -15,8 +15,6 @@ from perception3d.models.backbones import ScatterFormer
 from perception3d.models.backbones.scatterformer import ScatterFormerLayer, ScatterFormerStage
 from perception3d.structures import SparseVoxels
 
-spconv = pytest.importorskip("spconv")  # stem and strided convolution
-
 GRID = (18, 13, 8)
 
 

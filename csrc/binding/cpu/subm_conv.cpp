@@ -21,7 +21,8 @@ ConvShape checked_shape(const char* op, const Tensor& features, const Tensor& ne
   STD_TORCH_CHECK(weight.is_cpu() && weight.dim() == 3, op, ": weight must be (K, Cin, Cout)");
   STD_TORCH_CHECK(weight.scalar_type() == features.scalar_type(), op,
                   ": weight must have the dtype of the features");
-  const ConvShape shape{features.size(0), neighbours.size(1), features.size(1), weight.size(2)};
+  const ConvShape shape{features.size(0), neighbours.size(1), features.size(1), weight.size(2),
+                        features.size(0)};
   STD_TORCH_CHECK(shape.rows < INT32_MAX, op, ": there must be fewer than 2^31 - 1 voxels");
   check_size(op, "neighbours", neighbours, 0, shape.rows);
   check_size(op, "weight", weight, 0, shape.taps);
@@ -77,7 +78,7 @@ std::tuple<Tensor, Tensor> conv_backward(const Tensor& grad, const Tensor& featu
     if (needs_features) {
       const int64_t bad_row =
           subm_conv<Scalar>(transposed(shape), data_of<Scalar>(grad), table,
-                            transposed(weight_view<Scalar>(weight), shape.taps), nullptr,
+                            transposed(reversed(weight_view<Scalar>(weight), shape.taps)), nullptr,
                             mutable_data_of<Scalar>(grad_features), thread_count());
       check_rows(op, bad_row, shape.rows);
     }

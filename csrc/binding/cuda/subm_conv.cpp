@@ -13,7 +13,8 @@ ConvShape checked_shape(const char* op, DeviceCall& call, const Tensor& features
   call.check_input("features", features, features.scalar_type(), 2);
   call.check_input("neighbours", neighbours, ScalarType::Int, 2);
   call.check_input("weight", weight, features.scalar_type(), 3);
-  const ConvShape shape{features.size(0), neighbours.size(1), features.size(1), weight.size(2)};
+  const ConvShape shape{features.size(0), neighbours.size(1), features.size(1), weight.size(2),
+                        features.size(0)};
   STD_TORCH_CHECK(shape.rows < INT32_MAX, op, ": there must be fewer than 2^31 - 1 voxels");
   check_size(op, "neighbours", neighbours, 0, shape.rows);
   check_size(op, "weight", weight, 0, shape.taps);

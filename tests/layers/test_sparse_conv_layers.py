@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from perception3d.errors import UserError
 from perception3d.layers import sparse_rules
+from perception3d.layers import spconv_rules as rules_of_spconv
 from perception3d.layers.sparse_conv import (
     InverseConv3d,
     SparseConv3d,
@@ -15,14 +16,29 @@ from perception3d.layers.sparse_conv import (
     SparseResidualBlock,
     SubMConv3d,
 )
-from perception3d.layers.sparse_rules import Kernel, rule_book
+from perception3d.layers.sparse_kernel import Kernel
+from perception3d.layers.sparse_rules import rule_book
+from perception3d.layers.spconv_rules import spconv_rules
 from perception3d.structures import SparseVoxels
 
 SHAPE = (5, 7, 6)
 needs_spconv = pytest.mark.skipif(
     importlib.util.find_spec("spconv") is None, reason="spconv is not installed"
 )
-pytestmark = needs_spconv
+
+
+@pytest.fixture(params=["ours", pytest.param("spconv", marks=needs_spconv)], autouse=True)
+def engine(request, monkeypatch):
+    """Who convolves.  spconv serves GPUs alone; its algorithm for any device is tested here."""
+    if request.param == "spconv":
+        monkeypatch.setattr(
+            sparse_rules, "_build", lambda *args: spconv_rules(*args[:2], backward=args[2])
+        )
+    return request.param
+
+
+only_ours = pytest.mark.parametrize("engine", ["ours"], indirect=True)
+only_spconv = pytest.mark.parametrize("engine", ["spconv"], indirect=True)
 
 
 def random_voxels(count=40, channels=3, shape=SHAPE, batch_size=2, seed=0, dtype=torch.float64):
@@ -228,40 +244,50 @@ def test_misuse_is_refused_by_name():
     coarse = down(voxels)
     with pytest.raises(ValueError, match="InverseConv3d: voxels must keep the coordinates"):
         up(coarse.take(torch.arange(coarse.num_voxels)), voxels)
-    huge = SparseVoxels(
-        torch.zeros(1, 3), torch.zeros(1, 4, dtype=torch.int32), (2, 40000, 40000), 1
-    )
+
+
+@needs_spconv
+@only_spconv
+def test_more_cells_than_spconv_can_number_are_refused():
+    coords = torch.zeros(1, 4, dtype=torch.int32)
+    huge = SparseVoxels(torch.zeros(1, 3), coords, (2, 40000, 40000), 1)
     with pytest.raises(ValueError, match="3200000000 cells in a batch are more than"):
         rule_book(huge, Kernel((3, 3, 3), submanifold=True))
 
 
+@only_spconv
 def test_missing_spconv_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "spconv", None)
-    sparse_rules._spconv.cache_clear()
+    rules_of_spconv._spconv.cache_clear()
     voxels = random_voxels()
     conv = SparseConv3d(3, 4, 3, 2, 1).double()  # a network can be made without it
-    with pytest.raises(UserError, match=r"sparse convolutions need spconv .*pip install spconv-cu"):
+    with pytest.raises(UserError, match="on GPUs need spconv .*pip install spconv-cu"):
         conv(voxels)
     with pytest.raises(ImportError):
         conv(voxels)
-    assert SubMConv3d(3, 4).double()(voxels).num_voxels == 40  # our own operators
-    monkeypatch.undo()
-    assert conv(voxels).num_voxels > 0
 
 
-def test_cpu_only_package_is_refused_for_cuda_alone(monkeypatch):
+@only_ours
+def test_cpus_do_without_spconv(monkeypatch):
+    monkeypatch.setitem(sys.modules, "spconv", None)
+    rules_of_spconv._spconv.cache_clear()
+    coarse = SparseConv3d(4, 4, 3, 2).double()(SubMConv3d(3, 4).double()(random_voxels()))
+    coarse.features.sum().backward()
+
+
+@needs_spconv
+@only_spconv
+def test_cpu_only_package_is_refused(monkeypatch):
     import spconv.cppconstants
 
     monkeypatch.setattr(spconv.cppconstants, "CPU_ONLY_BUILD", True)
-    sparse_rules._spconv.cache_clear()
-    conv = SparseConv3d(3, 4, 3, 2, 1).double()
-    conv(random_voxels()).features.sum().backward()
-    assert conv.weight.grad.any()
+    rules_of_spconv._spconv.cache_clear()
     with pytest.raises(UserError, match="CPU-only build; pip uninstall"):
-        sparse_rules._spconv(cuda=True)
-    sparse_rules._spconv.cache_clear()
+        SubMConv3d(3, 4).double()(random_voxels())
+    rules_of_spconv._spconv.cache_clear()
 
 
+@only_ours  # spconv's products vary with the number of pairs
 @pytest.mark.parametrize("channels", [8, 32])
 def test_a_row_does_not_depend_on_other_frames(channels):
     """Bit for bit: a few pairs of a weight and many are multiplied alike."""
