@@ -85,8 +85,9 @@ class BuildNative(build_ext):
             objects = list(pool.map(compile_source, ext.sources))
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Not against libpython and not with a run path: torch is loaded before this library.
-        link = [find_nvcc(), "-cudart=shared", "-Xcompiler"] if cuda else [host_compiler()]
+        # Not against libpython and not with a run path: torch is loaded before this library.  The
+        # CUDA runtime comes along: its version need not be that of torch's.
+        link = [find_nvcc(), "-cudart=static", "-Xcompiler"] if cuda else [host_compiler()]
         libraries = ["-ltorch_cpu"] + (["-ltorch_cuda"] if cuda else [])
         search = [f"-L{path}" for path in library_paths()]
         checks = SANITIZERS if sanitize_is_wanted() and not cuda else []
