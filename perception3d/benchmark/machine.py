@@ -44,7 +44,9 @@ def check_device(name: str) -> None:
     if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
         raise UserError(f"--device must be cpu, cuda or cuda:N, got {name!r}")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {name}: torch {torch.__version__} sees no such CUDA device")
+        raise UserError(
+            f"--device {name}: torch {torch.__version__} sees no such CUDA device; use --device cpu"
+        )
 
 
 def _commit() -> str | None:

@@ -55,7 +55,7 @@ def test_all_steps_in_order(gpu_check, tmp_path):
     wanted = (
         "setup.py build_ext --inplace",
         "-m pytest tests/ops --shadow cuda",
-        "-m pytest -m gpu tests/ops tests/benchmark tests/layers tests/models",
+        "-m pytest -m gpu tests/simt tests/ops tests/benchmark tests/layers tests/models",
         f"tools/check_parity.py {tmp_path} --device cuda --known",
         "memory -m pytest -m gpu tests/benchmark -k tiny",
         "memory -m pytest -m gpu tests/benchmark -k tiny",
