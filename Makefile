@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 MODEL ?= dsvt
 NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: help setup demo test lint bench sanitize gpu-check wheel clean
+.PHONY: help setup demo test lint bench bench-check sanitize gpu-check wheel clean
 
 help:
 	@echo "make setup      create $(VENV), install the pinned requirements, build the operators"
@@ -15,6 +15,7 @@ help:
 	@echo "make test       run the tests (no network, no GPU)"
 	@echo "make lint       format, lint, types, and nvcc compile of every kernel where nvcc exists"
 	@echo "make bench      operators against their peers on this machine, JSON and table"
+	@echo "make bench-check  fail if an operator has lost half of its lead over its peers (1-2 minutes)"
 	@echo "make sanitize   the operators' tests with memory and undefined behaviour checked (minutes)"
 	@echo "make gpu-check  everything that needs a CUDA device (PYTHON=python3 works without $(VENV))"
 	@echo "make wheel      one wheel for every CPython >= 3.10 and every torch >= 2.10"
@@ -45,6 +46,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python tools/benchmark_ops.py --device cpu --json work_dirs/bench/ops-cpu.json
+
+bench-check: setup
+	$(BIN)/python tools/benchmark_ops.py --workload tiny f1 --rounds 3 --check
 
 sanitize: setup
 	PYTHON=$(BIN)/python tools/sanitize.sh

@@ -145,6 +145,25 @@ def test_other_rows_run_when_one_breaks_or_has_no_kernel(monkeypatch):
     assert "op/alone tiny: peer 'bad': OSError: no such device" in report["skipped"]
 
 
+def test_the_guard_measures_only_what_is_required(monkeypatch):
+    def never():
+        raise AssertionError("measured although not required")
+
+    peers = {"slow": lambda: sum(range(20_000)), "other": never}
+    case = Case(lambda: None, peers, 0.0, 8)
+    rows = (
+        Row("op", "judged", lambda workload: case, ("tiny",), required={"slow": 1.0}),
+        Row("op", "free", lambda workload: never(), ("tiny",)),
+    )
+    monkeypatch.setattr(run, "ROWS", rows)
+    report = run.run_benchmark(["*"], ["tiny"], 2, lambda line: None, judged_only=True)
+    assert [(row["name"], row["peer_name"], row["threads"]) for row in report["rows"]] == [
+        ("op/judged", "slow", 1)
+    ]
+    assert report["failed"] == []
+    assert list(report["ceilings"]) == ["cpu_1_threads"]
+
+
 def test_a_row_without_peers_is_timed(monkeypatch):
     row = Row("op", "own", lambda workload: Case(lambda: None, {}, 0.0, 8), ("tiny",))
     monkeypatch.setattr(run, "ROWS", (row,))
