@@ -218,14 +218,17 @@ def _groups(
     if not without:
         return parameters
     decayed = [p for p in parameters if id(p) not in undecayed]
-    return [{"params": decayed}, {"params": without, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": decayed}]
+    groups.append({"params": without, "weight_decay": 0.0})
+    return groups
 
 
 def _undecayed_parameters(model: nn.Module) -> set[int]:
     """Return the ids of what modules ask to be left out of weight decay."""
+    modules: Iterator[Any] = model.modules()
     return {
         id(parameter)
-        for module in model.modules()
+        for module in modules
         if hasattr(module, "undecayed_parameters")
         for parameter in module.undecayed_parameters()
     }

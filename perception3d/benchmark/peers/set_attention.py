@@ -57,10 +57,13 @@ def official_module(layer: SetAttention) -> nn.MultiheadAttention:
     """Return the module of the official network, with the same weights."""
     module = nn.MultiheadAttention(layer.qkv.in_features, layer.heads, batch_first=True)
     module = module.to(layer.qkv.weight)
-    module.register_parameter("in_proj_weight", layer.qkv.weight)
-    module.register_parameter("in_proj_bias", layer.qkv.bias)
-    module.out_proj.register_parameter("weight", layer.out.weight)
-    module.out_proj.register_parameter("bias", layer.out.bias)
+    weights = {
+        "in_proj_weight": layer.qkv.weight,
+        "in_proj_bias": layer.qkv.bias,
+        "out_proj.weight": layer.out.weight,
+        "out_proj.bias": layer.out.bias,
+    }
+    module.load_state_dict(weights)
     return module
 
 
