@@ -54,16 +54,13 @@ def projected_then_padded(
 
 
 def official_module(layer: SetAttention) -> nn.MultiheadAttention:
-    """Return the module of the official network, with the same weights."""
+    """Return the module of the official network, with the same parameters."""
     module = nn.MultiheadAttention(layer.qkv.in_features, layer.heads, batch_first=True)
     module = module.to(layer.qkv.weight)
-    weights = {
-        "in_proj_weight": layer.qkv.weight,
-        "in_proj_bias": layer.qkv.bias,
-        "out_proj.weight": layer.out.weight,
-        "out_proj.bias": layer.out.bias,
-    }
-    module.load_state_dict(weights)
+    module.register_parameter("in_proj_weight", layer.qkv.get_parameter("weight"))
+    module.register_parameter("in_proj_bias", layer.qkv.get_parameter("bias"))
+    module.out_proj.register_parameter("weight", layer.out.get_parameter("weight"))
+    module.out_proj.register_parameter("bias", layer.out.get_parameter("bias"))
     return module
 
 
