@@ -8,9 +8,10 @@
 namespace perception3d {
 namespace {
 
-// Rows are fetched this many steps ahead: an order may lead anywhere, and neighbouring rows of a
-// wider tensor are too far apart for the hardware to foresee.
-constexpr int64_t kRowsAhead = 3;
+// Rows are fetched this many steps ahead: neighbouring rows of a wider tensor are too far apart for
+// the hardware to foresee, and an order may lead anywhere, also with what is written.
+constexpr int64_t kReadAhead = 6;
+constexpr int64_t kWriteAhead = 2;
 
 // The rows of a run and of the taps before it; null before the start of the sequence.
 template <typename Scalar>
@@ -24,10 +25,12 @@ void point_at_rows(const CausalConv<Scalar>& conv, const Run& run, const Scalar*
   }
 }
 
-template <typename Scalar>
+template <bool kToWrite, typename Scalar>
 P3D_INLINE void fetch_row(const Scalar* row, int64_t channels) {
   constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(Scalar));
-  for (int64_t channel = 0; channel < channels; channel += kLine) __builtin_prefetch(row + channel);
+  for (int64_t channel = 0; channel < channels; channel += kLine) {
+    __builtin_prefetch(row + channel, kToWrite);
+  }
 }
 
 // One vector of channels of one step.  kTaps: the number of taps, 0 if any.
@@ -60,8 +63,13 @@ P3D_INLINE void convolve_run_inline(const CausalConv<Scalar>& conv,
   const int64_t places = run.length + conv.taps - 1;
   for (int64_t i = 0; i < places && row[i] == nullptr; ++i) row[i] = zeros;
   for (int64_t t = 0; t < run.length; ++t) {
-    const int64_t ahead = std::min(run.begin + t + kRowsAhead, conv.layout.length - 1);
-    fetch_row(conv.x.data + row_of_step(conv.layout, ahead) * conv.x.stride, conv.channels);
+    const int64_t last = conv.layout.length - 1;
+    const int64_t read = row_of_step(conv.layout, std::min(run.begin + t + kReadAhead, last));
+    fetch_row<false>(conv.x.data + read * conv.x.stride, conv.channels);
+    if (conv.layout.order != nullptr) {
+      const int64_t written = row_of_step(conv.layout, std::min(run.begin + t + kWriteAhead, last));
+      fetch_row<true>(y + written * conv.channels, conv.channels);
+    }
     Scalar* target = y + row_of_step(conv.layout, run.begin + t) * conv.channels;
     for (int64_t block = 0; block < table.blocks; ++block) {
       const int64_t channel = block * kLanes;

@@ -5,6 +5,7 @@ from perception3d.benchmark import (
     rows_boxes,
     rows_linear_attention,
     rows_partition,
+    rows_scan,
     rows_sparse_conv,
     rows_voxels,
 )
@@ -16,5 +17,6 @@ ROWS: tuple[Row, ...] = (
     *rows_attention.ROWS,
     *rows_sparse_conv.ROWS,
     *rows_linear_attention.ROWS,
+    *rows_scan.ROWS,
     *rows_boxes.ROWS,
 )
