@@ -2,6 +2,7 @@
 
 from perception3d.benchmark import (
     rows_attention,
+    rows_backbones,
     rows_boxes,
     rows_linear_attention,
     rows_partition,
@@ -19,4 +20,5 @@ ROWS: tuple[Row, ...] = (
     *rows_linear_attention.ROWS,
     *rows_scan.ROWS,
     *rows_boxes.ROWS,
+    *rows_backbones.ROWS,
 )

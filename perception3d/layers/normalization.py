@@ -52,6 +52,19 @@ class RowBatchNorm(nn.BatchNorm1d):
         return mean, variance
 
 
+def affine_of(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor] | None:
+    """Return scale and shift (C,) that a norm amounts to, so that a linear map can take them in.
+
+    None in training, whose statistics are those of the rows, and where gradients are recorded.
+    """
+    if norm.training or torch.is_grad_enabled():
+        return None
+    if norm.running_mean is None or norm.running_var is None or not norm.affine:
+        return None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    return scale, torch.addcmul(norm.bias, norm.running_mean, scale, value=-1)
+
+
 class _Normalise(torch.autograd.Function):
     """Batch normalisation with given statistics of the same rows, and its gradient."""
 

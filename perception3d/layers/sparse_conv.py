@@ -5,10 +5,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-from perception3d.layers.normalization import RowBatchNorm
+from perception3d.layers.normalization import RowBatchNorm, affine_of
 from perception3d.layers.sparse_kernel import Cells, Kernel
 from perception3d.layers.sparse_rules import rule_book
 from perception3d.structures import SparseVoxels
+
+# Scale and shift (out_channels,) of a norm that follows.
+Affine = tuple[Tensor, Tensor]
 
 # As in OpenPCDet, pcdet/models/backbones_3d/spconv_backbone.py
 NORM_EPS = 1e-3
@@ -46,17 +49,28 @@ class _SparseConv(nn.Module):
         )
 
     def _convolve(
-        self, features: Tensor, rules: SparseVoxels, *, transposed: bool = False
+        self,
+        features: Tensor,
+        rules: SparseVoxels,
+        affine: Affine | None,
+        *,
+        transposed: bool = False,
     ) -> Tensor:
-        """Apply weight and bias in the dtype of the features."""
+        """Convolve in the dtype of the features, with the norm that follows taken in."""
         if features.shape[1] != self.in_channels:
             raise ValueError(
                 f"{type(self).__name__}: features must be (N, {self.in_channels}), "
                 f"got {tuple(features.shape)}"
             )
-        bias = None if self.bias is None else self.bias.to(features.dtype)
-        weight = self.weight.to(features.dtype)
-        return rule_book(rules, self.kernel).convolve(features, weight, bias, transposed)
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
+        if affine is not None:
+            scale, shift = affine
+            weight = weight * scale.view(-1, 1, 1, 1, 1)
+            bias = shift if bias is None else torch.addcmul(shift, bias, scale)
+        bias = None if bias is None else bias.to(features.dtype)
+        book = rule_book(rules, self.kernel)
+        return book.convolve(features, weight.to(features.dtype), bias, transposed)
 
 
 class SubMConv3d(_SparseConv):
@@ -79,9 +93,12 @@ class SubMConv3d(_SparseConv):
             raise ValueError(f"SubMConv3d: kernel sizes must be odd, got {size} (z, y, x)")
         super().__init__(in_channels, out_channels, Kernel(size, submanifold=True), bias)
 
-    def forward(self, voxels: SparseVoxels) -> SparseVoxels:
-        """Map N voxels with `in_channels` to the same N with `out_channels`."""
-        return voxels.with_features(self._convolve(voxels.features, voxels))
+    def forward(self, voxels: SparseVoxels, *, affine: Affine | None = None) -> SparseVoxels:
+        """Map N voxels with `in_channels` to the same N with `out_channels`.
+
+        With `affine` results are scaled and shifted per channel, at no cost.
+        """
+        return voxels.with_features(self._convolve(voxels.features, voxels, affine))
 
 
 class SparseConv3d(_SparseConv):
@@ -109,9 +126,12 @@ class SparseConv3d(_SparseConv):
         geometry = Kernel(as_cells(kernel), as_cells(stride), as_cells(padding))
         super().__init__(in_channels, out_channels, geometry, bias)
 
-    def forward(self, voxels: SparseVoxels) -> SparseVoxels:
-        """Map N voxels with `in_channels` to M voxels of the coarser grid with `out_channels`."""
-        features = self._convolve(voxels.features, voxels)
+    def forward(self, voxels: SparseVoxels, *, affine: Affine | None = None) -> SparseVoxels:
+        """Map N voxels with `in_channels` to M voxels of the coarser grid with `out_channels`.
+
+        With `affine` results are scaled and shifted per channel, at no cost.
+        """
+        features = self._convolve(voxels.features, voxels, affine)
         rules = rule_book(voxels, self.kernel)
         return SparseVoxels(
             features, rules.coords, rules.spatial_shape, voxels.batch_size, rules.cache
@@ -140,12 +160,15 @@ class InverseConv3d(_SparseConv):
         geometry = Kernel(as_cells(kernel), as_cells(stride), as_cells(padding))
         super().__init__(in_channels, out_channels, geometry, bias)
 
-    def forward(self, voxels: SparseVoxels, target: SparseVoxels) -> SparseVoxels:
+    def forward(
+        self, voxels: SparseVoxels, target: SparseVoxels, *, affine: Affine | None = None
+    ) -> SparseVoxels:
         """Map M voxels back to the N that a SparseConv3d made them of.
 
         Args:
             voxels: result of a SparseConv3d of equal geometry on `target`, in its row order.
             target: what that convolution was given; its features play no part.
+            affine: scale and shift of the results per channel, at no cost.
 
         Raises:
             ValueError: `voxels` does not come from `target`.
@@ -157,7 +180,8 @@ class InverseConv3d(_SparseConv):
                 f"{self.kernel.size}, stride {self.kernel.stride}, padding {self.kernel.padding} "
                 f"made of target, got {voxels.num_voxels} other voxels"
             )
-        return target.with_features(self._convolve(voxels.features, target, transposed=True))
+        features = self._convolve(voxels.features, target, affine, transposed=True)
+        return target.with_features(features)
 
 
 class SparseConvBlock(nn.Module):
@@ -177,8 +201,8 @@ class SparseConvBlock(nn.Module):
 
     def forward(self, voxels: SparseVoxels, *target: SparseVoxels) -> SparseVoxels:
         """Map voxels as the convolution does."""
-        voxels = self.conv(voxels, *target)
-        return voxels.with_features(torch.relu(self.norm(voxels.features)))
+        voxels = _normalised(self.conv, self.norm, voxels, *target)
+        return voxels.with_features(torch.relu(voxels.features))
 
 
 class SparseResidualBlock(nn.Module):
@@ -208,9 +232,17 @@ class SparseResidualBlock(nn.Module):
 
     def forward(self, voxels: SparseVoxels) -> SparseVoxels:
         """Map N voxels with `channels` to the same N."""
-        inner = self.conv1(voxels)
-        inner = self.conv2(inner.with_features(torch.relu(self.norm1(inner.features))))
-        return voxels.with_features(torch.relu(self.norm2(inner.features) + voxels.features))
+        inner = _normalised(self.conv1, self.norm1, voxels)
+        inner = inner.with_features(torch.relu(inner.features))
+        inner = _normalised(self.conv2, self.norm2, inner)
+        return voxels.with_features(torch.relu(inner.features + voxels.features))
+
+
+def _normalised(conv: _SparseConv, norm: RowBatchNorm, *voxels: SparseVoxels) -> SparseVoxels:
+    """Convolve and normalise; without gradients the norm is part of the weights."""
+    affine = affine_of(norm)
+    result: SparseVoxels = conv(*voxels, affine=affine)
+    return result.with_features(norm(result.features)) if affine is None else result
 
 
 def as_cells(value: int | Cells) -> Cells:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from perception3d.errors import UserError
-from perception3d.layers import sparse_rules
+from perception3d.layers import RowBatchNorm, sparse_rules
 from perception3d.layers import spconv_rules as rules_of_spconv
 from perception3d.layers.sparse_conv import (
     InverseConv3d,
@@ -332,3 +332,24 @@ def test_kernel_offsets_are_ordered_z_y_x():
             conv.weight.copy_(torch.arange(27.0).view(1, 3, 3, 3, 1))
         place = 13 + offset * (9, 3, 1)[axis]
         assert conv(voxels).features[0].item() == place
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_norms_become_part_of_the_weights_without_gradients(bias):
+    voxels = random_voxels()
+    net = torch.nn.Sequential(
+        SparseConvBlock(SubMConv3d(3, 4, bias=bias)),
+        SparseResidualBlock(4, bias=bias),
+        SparseConvBlock(SparseConv3d(4, 2, 3, 2, 1, bias=bias)),
+    ).double()
+    up = SparseConvBlock(InverseConv3d(2, 3, 3, 2, 1, bias=bias)).double()
+    for norm in (m for m in [*net.modules(), *up.modules()] if isinstance(m, RowBatchNorm)):
+        for value in (norm.weight, norm.bias, norm.running_mean):
+            torch.nn.init.normal_(value)
+        torch.nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    net.eval(), up.eval()
+    want = up(net(voxels), net[1](net[0](voxels)))
+    with torch.no_grad():
+        got = up(net(voxels), net[1](net[0](voxels)))
+    assert want.features.requires_grad
+    torch.testing.assert_close(got.features, want.features)

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from perception3d.layers.linear import RowLinear, linear
 from perception3d.layers.linear_attention import CrossWindowConv, ScatteredAttention
-from perception3d.layers.normalization import RowBatchNorm
+from perception3d.layers.normalization import RowBatchNorm, affine_of
 from perception3d.layers.pillar_pooling import PillarPooling
 from perception3d.layers.sparse_conv import (
     NORM_EPS,
     NORM_MOMENTUM,
+    Affine,
     SparseConv3d,
     SparseConvBlock,
     SparseResidualBlock,
@@ -60,8 +61,10 @@ class ScatterFormerLayer(nn.Module):
             voxels: voxels.
             offsets: (W + 1,) int64, window w holds the rows offsets[w]:offsets[w + 1].
         """
-        if not self.training and not torch.is_grad_enabled():
-            return self._infer(voxels, offsets)
+        affines = [affine_of(norm) for norm in (self.norm1, self.norm2, self.norm3)]
+        folded = [affine for affine in affines if affine is not None]
+        if len(folded) == len(affines):
+            return self._infer(voxels, offsets, *folded)
         features = voxels.features
         features = self.norm2(features + self.attention(self.norm1(features), offsets))
         features = self.conv(voxels.with_features(features))
@@ -69,18 +72,20 @@ class ScatterFormerLayer(nn.Module):
         inner = linear(self.norm3(features), linear1.weight, linear1.bias, "relu")
         return voxels.with_features(features + self.linear2(inner))
 
-    def _infer(self, voxels: SparseVoxels, offsets: Tensor) -> SparseVoxels:
+    def _infer(
+        self, voxels: SparseVoxels, offsets: Tensor, first: Affine, second: Affine, third: Affine
+    ) -> SparseVoxels:
         """Compute the same without gradients: every norm is part of the linear map beside it."""
-        scale, shift = _affine(self.norm1)
+        scale, shift = first
         weight = self.attention.qkv.weight
         qkv = linear(voxels.features, weight * scale, weight @ shift)
         mixed = self.attention.attend(qkv, offsets)
-        scale, shift = _affine(self.norm2)
+        scale, shift = second
         out = self.attention.out
         mixed = linear(mixed, out.weight * scale[:, None], torch.addcmul(shift, out.bias, scale))
         features = torch.addcmul(mixed, voxels.features, scale)
         features = self.conv(voxels.with_features(features))
-        scale, shift = _affine(self.norm3)
+        scale, shift = third
         weight = self.linear1.weight
         bias = self.linear1.bias + weight @ shift
         inner = linear(features, weight * scale, bias, "relu")
@@ -279,11 +284,3 @@ class ScatterFormer(nn.Module):
 
 def _norm(channels: int) -> RowBatchNorm:
     return RowBatchNorm(channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)
-
-
-def _affine(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    """Return scale and shift (C,) of a norm that uses its running statistics."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    return scale, torch.addcmul(norm.bias, norm.running_mean, scale, value=-1)
