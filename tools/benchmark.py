@@ -26,6 +26,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--rounds", type=int, default=9, help="samples, default 9 (CUDA: use 30)")
     options.add_argument("--threads", type=int, default=2, help="for wall time, default 2")
     options.add_argument("--train", action="store_true", help="forward, loss and backward")
+    options.add_argument(
+        "--shares", metavar="PART", help="operators that the time goes to: all, backbone, neck, ..."
+    )
     options.add_argument("--json", metavar="FILE", help="write the report here")
     return options
 

@@ -87,7 +87,7 @@ def measure_stages(
         for number in range(WARM_UPS + rounds):
             spans.clear()
             start = clock.mark()
-            _run_once(net, batch, train)
+            run_once(net, batch, train)
             end = clock.mark()
             clock.finish()
             times = {name: clock.between(*marks) for name, marks in spans.items()}
@@ -104,7 +104,8 @@ def measure_stages(
     return {name: Timing(tuple(samples[name])) for name in order}
 
 
-def _run_once(net: nn.Module, batch: Batch, train: bool) -> None:
+def run_once(net: nn.Module, batch: Batch, train: bool) -> None:
+    """Predict, or with `train` compute losses and gradients."""
     detector: Any = net  # its predict and loss are unknown to torch's types
     if not train:
         with torch.no_grad():

@@ -2,19 +2,24 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from perception3d.benchmark.machine import describe_machine
 from perception3d.benchmark.network import measure_stages, rows
+from perception3d.benchmark.shares import measure_shares
 from perception3d.engine.checkpoint_file import write_whole
 from perception3d.engine.config import fingerprint, load_config
 from perception3d.engine.network import load_network
 from perception3d.engine.workload import make_batch
 from perception3d.errors import UserError
+from perception3d.structures import Batch
+
+_LISTED_SHARES = 15
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class LatencyOptions:
         rounds: samples per figure.
         threads: torch's threads for wall time on the CPU.
         train: forward pass, loss and backward pass instead of a prediction.
+        shares: also tell which operators the time of a prediction goes to: "all", or a part of the
+            network such as "backbone".
     """
 
     checkpoint: str | None = None
@@ -38,6 +45,7 @@ class LatencyOptions:
     rounds: int = 9
     threads: int = 2
     train: bool = False
+    shares: str | None = None
 
 
 def measure_model(
@@ -55,7 +63,7 @@ def measure_model(
         tell: gets each line of the table.
 
     Returns:
-        {"machine", "config_hash", "rows"}, fit for JSON.
+        {"machine", "config_hash", "rows", "shares"}, fit for JSON.
 
     Raises:
         UserError: anything wrong with config, checkpoint, device or workload.
@@ -95,8 +103,30 @@ def measure_model(
             f"{row['op']:32s} {row['workload']:6s} {row['points']:8,} points  T{row['threads']}  "
             f"{row['ours_ms']:10.2f} ms  ({row['clock']}, spread {100 * row['spread']:.0f} %)"
         )
+    shares = _tell_shares(net, batch, chosen.shares, tell) if chosen.shares else []
     machine = {**describe_machine(), "device": _device_name(batch.points.device)}
-    return {"machine": machine, "config_hash": fingerprint(config), "rows": measured}
+    return {
+        "machine": machine,
+        "config_hash": fingerprint(config),
+        "rows": measured,
+        "shares": shares,
+    }
+
+
+def _tell_shares(
+    net: nn.Module, batch: Batch, part: str, tell: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    try:
+        shares = measure_shares(net, batch, None if part == "all" else part)
+    except ValueError as error:
+        raise UserError(f"--shares: {error}") from error
+    tell(f"operators of {part}, one thread: share, ms, calls")
+    for share in shares[:_LISTED_SHARES]:
+        tell(
+            f"{100 * share.share:6.1f} % {share.milliseconds:10.2f} ms {share.calls:6.0f}  "
+            f"{share.operator}"
+        )
+    return [asdict(share) for share in shares]
 
 
 def _device_name(device: torch.device) -> str:

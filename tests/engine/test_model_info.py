@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from perception3d.benchmark.network import measure_stages, rows
+from perception3d.benchmark.shares import measure_shares
 from perception3d.engine.model_info import examine, repeat_cloud, report
 from perception3d.ops.set_attention import set_attention
 from perception3d.structures import Batch, SparseVoxels, WindowSpec
@@ -103,6 +104,22 @@ def test_stages_are_timed(batch: Batch, train: bool) -> None:
     keys += " floor_kind ours_over_floor max_err n spread"
     assert set(keys.split()) <= set(written[0])
     assert json.loads(json.dumps(written))[0]["n"] == 3
+
+
+@pytest.mark.parametrize("part", [None, "neck"])
+def test_operators_have_their_shares(batch: Batch, part: str | None) -> None:
+    net = Net()
+    shares = measure_shares(net, batch, part, rounds=2)
+    assert sum(share.share for share in shares) == pytest.approx(1.0)
+    assert [share.milliseconds for share in shares] == sorted(
+        (share.milliseconds for share in shares), reverse=True
+    )
+    calls = {share.operator: share.calls for share in shares}
+    assert calls["aten::convolution"] == 1
+    assert ("aten::arange" in calls) is (part is None)  # outside the neck
+    assert not net.neck._forward_pre_hooks
+    with pytest.raises(ValueError, match="part must be one of .*'neck'.*, got 'head'"):
+        measure_shares(net, batch, "head")
 
 
 def test_the_report_is_stored_whole(tmp_path: Path) -> None:
