@@ -3,17 +3,10 @@
 
 #include <cstdint>
 
+#include "common/head_rows.h"
 #include "common/scalar.h"
 
 namespace perception3d {
-
-// (rows, heads, width) numbers in memory, the last axis without gaps.
-template <typename Scalar>
-struct HeadRows {
-  const Scalar* numbers;
-  int64_t row_stride;
-  int64_t head_stride;
-};
 
 template <typename Scalar>
 struct WritableHeadRows {

@@ -33,7 +33,8 @@ def set_attention(
 
     Raises:
         TypeError, ValueError: shape, dtype or device.
-        RuntimeError: order is no permutation, or offsets do not ascend from 0 to N (CPU).
+        RuntimeError: order is no permutation, or offsets do not ascend from 0 to N (CPU); D > 256
+            (CUDA).
     """
     check_tensor("set_attention", "query", query, ("N", "H", "D"), FLOATS)
     check_tensor("set_attention", "key", key, tuple(query.shape), (query.dtype,))

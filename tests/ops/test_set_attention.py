@@ -335,7 +335,7 @@ def test_the_shell_protects_memory():
     with pytest.raises(RuntimeError, match="value must have size 10 in dimension 0, got 9"):
         native.set_attention(*short, *tables, False)
     spread = torch.stack([rows[1], rows[1]], dim=-1)[..., 0]
-    with pytest.raises(RuntimeError, match="key must have stride 1 in dimension 2, got 2"):
+    with pytest.raises(RuntimeError, match="key must have stride 1 in its last dimension, got 2"):
         native.set_attention(rows[0], spread, rows[2], *tables, False)
     with pytest.raises(RuntimeError, match="log_sum must have size 10 in dimension 0"):
         native.set_attention_backward(rows[0], *rows, rows[0], torch.zeros(9, 2).double(), *tables)

@@ -12,12 +12,22 @@ namespace perception3d {
 
 void DeviceCall::check_input(const char* name, const Tensor& tensor, ScalarType dtype,
                              int64_t rank) {
+  check_layout(op_, name, tensor, dtype, rank);
+  check_view(name, tensor, dtype, rank);
+}
+
+void DeviceCall::check_view(const char* name, const Tensor& tensor, ScalarType dtype,
+                            int64_t rank) {
   STD_TORCH_CHECK(tensor.device() == first_.device(), op_, ": ", name,
                   " must lie on the device of the other tensors");
-  check_layout(op_, name, tensor, dtype, rank);
+  STD_TORCH_CHECK(tensor.scalar_type() == dtype && tensor.dim() == rank, op_, ": ", name,
+                  " must have ", rank, " dimensions and be ", torch::headeronly::toString(dtype));
 #if defined(P3D_SIMT)
   const size_t granule = static_cast<size_t>(std::max<int64_t>(1, tensor.element_size()));
-  simt::memory_map().add(tensor.const_data_ptr(), tensor.numel() * granule,
+  int64_t extent = tensor.numel() == 0 ? 0 : 1;  // from the first number to the last
+  for (int64_t i = 0; extent > 0 && i < rank; ++i)
+    extent += (tensor.size(i) - 1) * tensor.stride(i);
+  simt::memory_map().add(tensor.const_data_ptr(), extent * granule,
                          {name, granule, false, true, false});
 #endif
 }

@@ -39,6 +39,10 @@ class DeviceCall {
   // Every tensor that a kernel reads: on this device, of this dtype and rank, contiguous.
   void check_input(const char* name, const Tensor& tensor, ScalarType dtype, int64_t rank);
 
+  // The same for a tensor that is read in place whatever its strides are; the caller has checked
+  // those that its kernel relies on.
+  void check_view(const char* name, const Tensor& tensor, ScalarType dtype, int64_t rank);
+
   // A result.
   Tensor allocate(torch::headeronly::IntHeaderOnlyArrayRef sizes, ScalarType dtype);
 
