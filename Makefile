@@ -11,7 +11,7 @@ NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -nam
 
 help:
 	@echo "make setup      create $(VENV), install the pinned requirements, build the operators"
-	@echo "make demo       train, test and draw on a synthetic nuScenes-format data set (MODEL=dsvt, scatterformer)"
+	@echo "make demo       train, test and draw on a synthetic nuScenes-format data set (MODEL=dsvt, scatterformer, voxel_mamba)"
 	@echo "make test       run the tests (no network, no GPU)"
 	@echo "make lint       format, lint, types, and nvcc compile of every kernel where nvcc exists"
 	@echo "make bench      operators against their peers on this machine, JSON and table"

@@ -16,7 +16,9 @@ from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parent
 CONFIGS = TOOLS.parent / "configs"
-MODELS = {name: CONFIGS / name / f"{name}_demo.py" for name in ("dsvt", "scatterformer")}
+MODELS = {
+    name: CONFIGS / name / f"{name}_demo.py" for name in ("dsvt", "scatterformer", "voxel_mamba")
+}
 VERSION = "v1.0-synthetic"
 
 

@@ -1,7 +1,7 @@
 """Our weights under official names, in official order."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,9 @@ from perception3d.checkpoint.names import SYSTEMS, NameRule, find_rule
 _GROUP = re.compile(r"\(([^()]*)\)")
 
 # Official state dicts list a detector's children in this order; the DSVT backbone lists a stage's
-# blocks, then its norms, then its pooling; ScatterFormer's a stage's modules kind by kind.  Groups
-# are stage numbers.
+# blocks, then its norms, then its pooling; ScatterFormer's a stage's modules kind by kind; a mixer
+# of Voxel Mamba repeats A_log and D before its last projection.  Groups are numbers of stages or
+# blocks.
 _ORDER = (
     r"global_step",
     r"vfe\.",
@@ -29,6 +30,10 @@ _ORDER = (
     r"backbone_3d\.app\.self_attn\.",
     r"backbone_3d\.app\.pos_embedding\.",
     r"backbone_2d\.layers\.",
+    r"backbone_3d\.block_list\.(\d+)",
+    r"backbone_3d\.downZ_list\.",
+    r"backbone_3d\.conv_out\.",
+    r"backbone_3d\.pos_embed\.",
     r"backbone_2d\.blocks\.",
     r"backbone_2d\.deblocks\.",
     r"dense_head\.",
@@ -39,6 +44,17 @@ _STAGE_ORDER = (
     r"backbone_3d\.stage_\d+_reduction\.(?:pos_embedding|linear1\.)",
     r"backbone_3d\.stage_\d+_reduction\.norm\.",
     r"backbone_3d\.stage_\d+_reduction\.self_attn\.",
+    *(
+        rf"backbone_3d\.block_list\.\d+\.{part}"
+        for part in (
+            r"mamba_encoder_list\.0\.mixer\.(?!out_proj|\w+_temp)",
+            r"mamba_encoder_list\.0\.mixer\.\w+_temp",
+            r"mamba_encoder_list\.0\.",
+            r"mamba_encoder_list\.1\.mixer\.(?!out_proj|\w+_temp)",
+            r"mamba_encoder_list\.1\.mixer\.\w+_temp",
+            r"",
+        )
+    ),
 )
 
 
@@ -57,9 +73,10 @@ def to_official(model: nn.Module, system: str) -> dict[str, Tensor]:
         CheckpointError: a tensor that has no official name.
         ValueError: unknown system.
     """
-    named = {
-        official_name(name, system): value.detach() for name, value in model.state_dict().items()
-    }
+    named = {}
+    for name, value in model.state_dict().items():
+        for official in (official_name(name, system), *repeated_names(name, system)):
+            named[official] = value.detach()
     return {"global_step": torch.zeros(1, dtype=torch.int64), **in_official_order(named)}
 
 
@@ -71,13 +88,24 @@ def official_name(name: str, system: str) -> str:
     """
     if system not in SYSTEMS:
         raise ValueError(f"checkpoint: system must be one of {sorted(SYSTEMS)}, got {system!r}")
+    official = next(_names_of(name, system, repeated=False), None)
+    if official is None:
+        raise CheckpointError(f"system {system!r} has no name for {name}")
+    return official
+
+
+def repeated_names(name: str, system: str) -> list[str]:
+    """Return the further official names of one of ours: the tensor is there again under them."""
+    return list(_names_of(name, system, repeated=True))
+
+
+def _names_of(name: str, system: str, *, repeated: bool) -> Iterator[str]:
     for rule in SYSTEMS[system]:
-        official = _backwards(rule, name)
+        official = _backwards(rule, name) if rule.repeated is repeated else None
         if official is not None:
             found = find_rule(official, system)
             if found is not None and found[1] == name:
-                return official
-    raise CheckpointError(f"system {system!r} has no name for {name}")
+                yield official
 
 
 def _backwards(rule: NameRule, name: str) -> str | None:

@@ -175,6 +175,9 @@ def _place(
             f"{name} {tuple(value.shape)} for {target} {tuple(own[target].shape)}"
         )
         return
+    if target in plan.copies and not torch.equal(plan.copies[target], fitted):
+        plan.unexpected.append(f"{name}, which contradicts what {target} already has")
+        return
     if tensor.shape != fitted.shape:
         plan.reshaped.append((name, tuple(tensor.shape), tuple(fitted.shape)))
     plan.copies[target] = fitted

@@ -24,11 +24,13 @@ class NameRule:
         replacement: our name, with \\1, \\2, ... for the groups; None if the tensor has no place
             here and is left out knowingly.
         transform: applied to the official tensor before it is copied, None for as it is.
+        repeated: official files hold the tensor once more under this name.
     """
 
     pattern: str
     replacement: str | None
     transform: Callable[[Tensor], Tensor] | None = None
+    repeated: bool = False
 
 
 _DYNAMIC_ENCODER = (NameRule(r"vfe\.pfn_layers\.(\d+)\.(.+)", r"encoder.layers.\1.\2"),)
@@ -163,6 +165,50 @@ _CASCADE_BEV = (
     NameRule(rf"{_CASCADE}\.decoder_norm\.(\d+)\.(.+)", rf"{_OUR_CASCADE}.joins.\2.\3"),
 )
 
+_DUAL = r"backbone_3d\.block_list\.(\d+)"
+_OUR_DUAL = r"backbone.blocks.\1"
+
+
+def _voxel_mamba_scan(number: int, ours: str) -> tuple[NameRule, ...]:
+    """Return the rules of one of a block's two scans; A_log and D are there twice."""
+    scan, ours = rf"{_DUAL}\.mamba_encoder_list\.{number}", f"{_OUR_DUAL}.{ours}"
+    mixer = rf"{scan}\.mixer"
+    return (
+        NameRule(rf"{mixer}\.A_log", rf"{ours}.A_log"),
+        NameRule(rf"{mixer}\.D", rf"{ours}.skip"),
+        NameRule(rf"{mixer}\.(in_proj|x_proj|out_proj)\.weight", rf"{ours}.\2.weight"),
+        NameRule(rf"{mixer}\.conv1d\.(.+)", rf"{ours}.conv.\2"),
+        NameRule(rf"{mixer}\.dt_proj\.(.+)", rf"{ours}.step_proj.\2"),
+        NameRule(rf"{mixer}\.A_log_temp\.param", rf"{ours}.A_log", repeated=True),
+        NameRule(rf"{mixer}\.D_temp\.param", rf"{ours}.skip", repeated=True),
+        NameRule(rf"{scan}\.norm\.weight", rf"{ours}.norm.weight"),
+    )
+
+
+_LOCAL = rf"{_DUAL}\.conv_encoder\.1\.blocks"
+
+# gwenzhang/Voxel-Mamba: pcdet/models/backbones_3d/voxel_mamba_waymo.py
+_VOXEL_MAMBA_BACKBONE = (
+    *_voxel_mamba_scan(0, "coarse_scan"),
+    *_voxel_mamba_scan(1, "fine_scan"),
+    NameRule(rf"{_LOCAL}\.0\.0\.(.+)", rf"{_OUR_DUAL}.down.conv.\2"),
+    NameRule(rf"{_LOCAL}\.0\.1\.(.+)", rf"{_OUR_DUAL}.down.norm.\2"),
+    NameRule(rf"{_LOCAL}\.1\.conv1\.(.+)", rf"{_OUR_DUAL}.local.conv.\2"),
+    NameRule(rf"{_LOCAL}\.1\.bn1\.(.+)", rf"{_OUR_DUAL}.local.norm.\2"),
+    NameRule(rf"{_DUAL}\.conv_decoder\.0\.0\.(.+)", rf"{_OUR_DUAL}.up.conv.\2"),
+    NameRule(rf"{_DUAL}\.conv_decoder\.0\.1\.(.+)", rf"{_OUR_DUAL}.up.norm.\2"),
+    NameRule(rf"{_DUAL}\.conv_decoder_norm\.0\.(.+)", rf"{_OUR_DUAL}.norm.\2"),
+    NameRule(rf"{_DUAL}\.norm\.(.+)", rf"{_OUR_DUAL}.coarse_norm.\2"),
+    NameRule(rf"{_DUAL}\.norm_back\.(.+)", rf"{_OUR_DUAL}.fine_norm.\2"),
+    NameRule(r"backbone_3d\.downZ_list\.(\d+)\.0\.(.+)", r"backbone.reductions.\1.conv.\2"),
+    NameRule(r"backbone_3d\.downZ_list\.(\d+)\.1\.(.+)", r"backbone.reductions.\1.norm.\2"),
+    NameRule(r"backbone_3d\.conv_out\.0\.(.+)", r"backbone.extra_reduction.conv.\1"),
+    NameRule(r"backbone_3d\.conv_out\.1\.(.+)", r"backbone.extra_reduction.norm.\1"),
+    NameRule(r"backbone_3d\.pos_embed\.0\.(.+)", r"backbone.position.linear1.\1"),
+    NameRule(r"backbone_3d\.pos_embed\.1\.(.+)", r"backbone.position.norm.\1"),
+    NameRule(r"backbone_3d\.pos_embed\.3\.(.+)", r"backbone.position.linear2.\1"),
+)
+
 # The training step counter of OpenPCDet's detectors.
 _COUNTERS = (NameRule(r"global_step", None),)
 
@@ -170,6 +216,9 @@ SYSTEMS: dict[str, tuple[NameRule, ...]] = {
     "dsvt": _COUNTERS + _DYNAMIC_ENCODER + _DSVT_BACKBONE + _RESIDUAL_BEV + _CENTER_HEAD,
     "scatterformer": (
         _COUNTERS + _DYNAMIC_ENCODER + _SCATTERFORMER_BACKBONE + _CASCADE_BEV + _CENTER_HEAD
+    ),
+    "voxel_mamba": (
+        _COUNTERS + _DYNAMIC_ENCODER + _VOXEL_MAMBA_BACKBONE + _RESIDUAL_BEV + _CENTER_HEAD
     ),
 }
 

@@ -17,6 +17,7 @@ from perception3d.layers.sparse_conv import (
     SparseConv3d,
     SparseConvBlock,
     SparseResidualBlock,
+    SparseSkipBlock,
     SubMConv3d,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     "SparseConv3d",
     "SparseConvBlock",
     "SparseResidualBlock",
+    "SparseSkipBlock",
     "SubMConv3d",
     "linear",
     "pool_cells",

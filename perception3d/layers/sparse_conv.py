@@ -238,6 +238,33 @@ class SparseResidualBlock(nn.Module):
         return voxels.with_features(torch.relu(inner.features + voxels.features))
 
 
+class SparseSkipBlock(nn.Module):
+    """Submanifold convolution - BN, plus the input, ReLU.
+
+    Args:
+        channels: width.
+        kernel: odd kernel size, one number or order z, y, x.
+        eps, momentum: of the BatchNorm.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel: int | Cells = 3,
+        *,
+        eps: float = NORM_EPS,
+        momentum: float = NORM_MOMENTUM,
+    ) -> None:
+        super().__init__()
+        self.conv = SubMConv3d(channels, channels, kernel, bias=True)
+        self.norm = RowBatchNorm(channels, eps=eps, momentum=momentum)
+
+    def forward(self, voxels: SparseVoxels) -> SparseVoxels:
+        """Map N voxels with `channels` to the same N."""
+        inner = _normalised(self.conv, self.norm, voxels)
+        return voxels.with_features(torch.relu(inner.features + voxels.features))
+
+
 def _normalised(conv: _SparseConv, norm: RowBatchNorm, *voxels: SparseVoxels) -> SparseVoxels:
     """Convolve and normalise; without gradients the norm is part of the weights."""
     affine = affine_of(norm)

@@ -23,6 +23,7 @@ from perception3d.parity import (
     sequences,
     sparse_conv,
     state_dict,
+    voxel_mamba,
     voxelization,
 )
 from perception3d.parity.case import Array, Case, CaseError
@@ -98,6 +99,9 @@ SYSTEM_KINDS: dict[tuple[str, str], Kind] = {
     ("scatterformer", "layer"): Kind(scatterformer.replay_layer),
     ("scatterformer", "pillar_pooling"): Kind(scatterformer.replay_pillar_pooling),
     ("scatterformer", "backbone"): Kind(scatterformer.replay_backbone),
+    ("voxel_mamba", "mamba_block"): Kind(voxel_mamba.replay_mamba_block),
+    ("voxel_mamba", "dual_scale_block"): Kind(voxel_mamba.replay_dual_scale_block),
+    ("voxel_mamba", "backbone"): Kind(voxel_mamba.replay_backbone),
 }
 
 

@@ -2,6 +2,7 @@
 
 from perception3d.structures.batch import Batch, Cameras, Sample, Targets
 from perception3d.structures.boxes import BOX_COLUMNS, Boxes3D
+from perception3d.structures.curves import CurveOrder, CurveSpec
 from perception3d.structures.predictions import Detections
 from perception3d.structures.sparse_voxels import IndexCache, PointVoxels, SparseVoxels
 from perception3d.structures.windows import SetPartition, Windows, WindowSpec
@@ -11,6 +12,8 @@ __all__ = [
     "Batch",
     "Boxes3D",
     "Cameras",
+    "CurveOrder",
+    "CurveSpec",
     "Detections",
     "IndexCache",
     "PointVoxels",

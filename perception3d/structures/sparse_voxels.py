@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from perception3d.checks import FLOATS, check_same_device, check_tensor
+from perception3d.ops.curve_order import curve_order
 from perception3d.ops.set_partition import set_partition
 from perception3d.ops.subm_index import subm_index
 from perception3d.ops.window_partition import window_partition
+from perception3d.structures.curves import CurveOrder, CurveSpec
 from perception3d.structures.windows import SetPartition, Windows, WindowSpec
 
 Value = TypeVar("Value")
@@ -118,6 +120,17 @@ class SparseVoxels:
             ("neighbours", kernel),
             lambda: subm_index(self.coords, self.batch_size, self.spatial_shape, kernel),
         )
+
+    def curve(self, spec: CurveSpec) -> CurveOrder:
+        """Return the voxels of every frame in the order of a curve, computed once per spec."""
+
+        def compute() -> CurveOrder:
+            order, _, offsets = curve_order(
+                self.coords, self.batch_size, spec.rank, shift=spec.shift, curve=spec.kind
+            )
+            return CurveOrder(order, offsets, spec)
+
+        return self.cache.get(("curve", spec), compute)
 
 
 @dataclass(frozen=True)

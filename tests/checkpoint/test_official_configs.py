@@ -21,6 +21,8 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
         ("scatterformer/scatterformer_waymo", 12_300_908, 4_241_856),
         # Windows of 20 cells: longer kernels, and two slots more in a pillar.
         ("scatterformer/scatterformer_nuscenes", None, 4_241_856 + 6 * 2 * 8 * 32 + 2 * 128),
+        ("voxel_mamba/voxel_mamba_waymo", 20_990_284, 15_124_864),
+        ("voxel_mamba/voxel_mamba_nuscenes", None, 15_124_864),
     ],
 )
 def test_parameters(name: str, total: int | None, backbone: int):

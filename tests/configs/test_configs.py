@@ -13,7 +13,7 @@ from perception3d.structures import Batch, Boxes3D, Targets
 
 ROOT = Path(__file__).resolve().parents[2] / "configs"
 CONFIGS = sorted(p for p in ROOT.rglob("*.py") if "_base_" not in p.parts)
-SMALL = ("dsvt_demo.py", "dsvt_nuscenes_frame.py", "scatterformer_demo.py")
+SMALL = ("dsvt_demo.py", "dsvt_nuscenes_frame.py", "scatterformer_demo.py", "voxel_mamba_demo.py")
 
 
 def frames(sizes: tuple[int, ...]) -> Batch:
@@ -38,7 +38,9 @@ def frames(sizes: tuple[int, ...]) -> Batch:
 
 
 def test_there_are_configs() -> None:
-    assert {*SMALL, "scatterformer_waymo.py"} <= {path.name for path in CONFIGS}
+    assert {*SMALL, "scatterformer_waymo.py", "voxel_mamba_waymo.py"} <= {
+        path.name for path in CONFIGS
+    }
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -74,4 +76,5 @@ def test_bases_are_not_mixed_up_between_configs() -> None:
     before = plain(load_config(demo))
     load_config(ROOT / "dsvt" / "dsvt_nuscenes_frame.py")
     load_config(ROOT / "scatterformer" / "scatterformer_demo.py")
+    load_config(ROOT / "voxel_mamba" / "voxel_mamba_demo.py")
     assert plain(load_config(demo)) == before

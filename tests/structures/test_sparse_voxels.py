@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perception3d.structures import SparseVoxels, WindowSpec
+from perception3d.ops.curve_order import curve_index
+from perception3d.structures import CurveSpec, SparseVoxels, WindowSpec
 
 SHAPE = (2, 9, 7)
 
@@ -163,3 +164,30 @@ def test_bad_values_are_refused(changes: dict, error: type, message: str):
 def test_bad_window_specs_are_refused(arguments: tuple, message: str):
     with pytest.raises(ValueError, match=message):
         WindowSpec(*arguments)
+
+
+@pytest.mark.parametrize("kind", ["hilbert", "z_order"])
+def test_curves_order_the_voxels_of_every_frame(kind):
+    voxels = random_voxels(60, batch_size=4)
+    voxels = voxels.take(torch.nonzero(voxels.coords[:, 0] != 2).squeeze(1))  # one frame is empty
+    spec = CurveSpec(4, shift=3, kind=kind)
+    curve = voxels.curve(spec)
+    assert voxels.with_features(torch.zeros(voxels.num_voxels, 1)).curve(spec) is curve
+    assert voxels.curve(CurveSpec(4, 2, kind)) is not curve
+    assert voxels.curve(CurveSpec(5, 3, kind)) is not curve
+    counts = torch.bincount(voxels.coords[:, 0].long(), minlength=4)
+    assert torch.equal(curve.offsets.diff(), counts)
+    assert counts[2] == 0
+    index = curve_index(voxels.coords, 4, shift=3, curve=kind)[curve.order]
+    for start, end in zip(curve.offsets[:-1], curve.offsets[1:], strict=True):
+        assert (index[start:end].diff() > 0).all()
+        assert (voxels.coords[curve.order[start:end], 0].diff() == 0).all()
+
+
+def test_curves_are_checked():
+    with pytest.raises(ValueError, match=r"rank must lie in 1\.\.20, got 21"):
+        CurveSpec(21)
+    with pytest.raises(ValueError, match="shift must be >= 0, got -1"):
+        CurveSpec(9, -1)
+    with pytest.raises(ValueError, match="kind must be one of .*, got 'peano'"):
+        CurveSpec(9, kind="peano")

@@ -1,0 +1,150 @@
+"""Selective state space block: Mamba over the tokens of many sequences at once."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from perception3d.layers.linear import RowLinear, linear
+from perception3d.ops.causal_conv1d import causal_conv1d
+from perception3d.ops.selective_scan import selective_scan
+from perception3d.structures import CurveOrder
+
+# state-spaces/mamba: mamba_ssm/modules/mamba_simple.py
+_STEP_RANGE = (1e-3, 1e-1)
+_STEP_FLOOR = 1e-4
+
+
+class CausalConv(nn.Module):
+    """Depth-wise convolution along sequences, which sees no later token, and SiLU.
+
+    Args:
+        channels: width D.
+        taps: tokens K that a token sees, itself among them.
+        reverse: run along every sequence from its end.
+    """
+
+    def __init__(self, channels: int, taps: int, *, reverse: bool = False) -> None:
+        super().__init__()
+        self.reverse = reverse
+        self.weight = nn.Parameter(torch.empty(channels, 1, taps))  # torch's layout of Conv1d
+        self.bias = nn.Parameter(torch.empty(channels))
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -(taps**-0.5), taps**-0.5)
+
+    def forward(self, rows: Tensor, curve: CurveOrder) -> Tensor:
+        """Map (L, D) to (L, D), rows as they lie."""
+        return causal_conv1d(
+            rows,
+            _at_least_float(self.weight.squeeze(1)),
+            _at_least_float(self.bias),
+            curve.offsets,
+            activation="silu",
+            order=curve.order,
+            reverse=self.reverse,
+        )
+
+
+class StateSpaceBlock(nn.Module):
+    """RMSNorm and a Mamba mixer; no residual is added (gwenzhang/Voxel-Mamba drops it).
+
+    Tokens stay in their own row order; the curve tells which rows form a sequence, and in which
+    order.  State and convolution start anew at every sequence, so any number of frames is one
+    call.
+
+    Args:
+        channels: width C.
+        states: states N per inner channel.
+        taps: length K of the causal convolution.
+        expand: inner width D over C.
+        step_rank: width R of the projection that steps are made of, None: ceil(C / 16).
+        reverse: scan every sequence from its end.
+        norm_eps: of the RMSNorm.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        states: int = 16,
+        taps: int = 4,
+        expand: int = 2,
+        step_rank: int | None = None,
+        reverse: bool = False,
+        norm_eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        rank = math.ceil(channels / 16) if step_rank is None else step_rank
+        if min(channels, states, taps, expand, rank) < 1:
+            raise ValueError(
+                "StateSpaceBlock: channels, states, taps, expand and step_rank must be >= 1, got "
+                f"{channels}, {states}, {taps}, {expand}, {rank}"
+            )
+        inner = expand * channels
+        self.splits = (rank, states, states)
+        self.reverse = reverse
+        # A = -exp(A_log) starts at -1 .. -N, the real diagonal of S4D.
+        self.A_log = nn.Parameter(torch.arange(1, states + 1).float().log().repeat(inner, 1))
+        self.skip = nn.Parameter(torch.ones(inner))
+        self.in_proj = RowLinear(channels, 2 * inner, bias=False, steady=True)
+        self.conv = CausalConv(inner, taps, reverse=reverse)
+        self.x_proj = RowLinear(inner, rank + 2 * states, bias=False, steady=True)
+        self.step_proj = nn.Linear(rank, inner)
+        self.out_proj = RowLinear(inner, channels, bias=False, steady=True)
+        self.norm = nn.RMSNorm(channels, eps=norm_eps)
+        self._reset_steps()
+
+    @torch.no_grad()
+    def _reset_steps(self) -> None:
+        """Let softplus(bias) be spread evenly over the logarithm of the step range."""
+        rank, inner = self.step_proj.in_features, self.step_proj.out_features
+        nn.init.uniform_(self.step_proj.weight, -(rank**-0.5), rank**-0.5)
+        low, high = (math.log(bound) for bound in _STEP_RANGE)
+        steps = (torch.rand(inner) * (high - low) + low).exp().clamp(min=_STEP_FLOOR)
+        self.step_proj.bias.copy_(steps + torch.log(-torch.expm1(-steps)))
+
+    def undecayed_parameters(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """Return the parameters that weight decay would pull to no purpose.
+
+        Decay of A_log draws every time constant to that of A = -1, decay of the skip weights
+        draws the shortest path through the block to zero.
+        """
+        return self.A_log, self.skip
+
+    def forward(self, features: Tensor, curve: CurveOrder) -> Tensor:
+        """Mix tokens along their sequences.
+
+        Args:
+            features: (L, C).
+            curve: which tokens form a sequence.
+
+        Returns:
+            (L, C), rows as `features`.
+        """
+        inside, gate = self.in_proj(self.norm(features)).chunk(2, dim=1)
+        inside = self.conv(inside, curve)
+        low_rank, into, out_of = self.x_proj(inside).split(self.splits, dim=1)
+        mixed = selective_scan(
+            inside,
+            linear(low_rank, self.step_proj.weight, steady=True),
+            -torch.exp(_at_least_float(self.A_log)),
+            into,
+            out_of,
+            curve.offsets,
+            skip=_at_least_float(self.skip),
+            gate=gate,
+            delta_bias=_at_least_float(self.step_proj.bias),
+            delta_softplus=True,
+            order=curve.order,
+            reverse=self.reverse,
+        )
+        result: Tensor = self.out_proj(mixed)
+        return result
+
+
+def _at_least_float(parameter: Tensor) -> Tensor:
+    """Widen halves: decay and step sizes live on a logarithmic scale."""
+    return parameter.float() if parameter.dtype in (torch.float16, torch.bfloat16) else parameter
