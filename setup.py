@@ -28,6 +28,8 @@ CONTRACTED = {
     "set_attention",
     "set_attention_backward",
     "linear_attention_tiles",
+    "scattered_linear_attention",
+    "scattered_linear_attention_backward",
     "selective_scan",
     "selective_scan_backward",
     "causal_conv1d",

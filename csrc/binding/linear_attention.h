@@ -66,4 +66,14 @@ struct LinearAttentionTensors {
   }
 };
 
+inline void check_qkv(const char* op, const Tensor& qkv) {
+  STD_TORCH_CHECK(qkv.dim() == 4, op, ": qkv must have 4 dimensions, got ", qkv.dim());
+  check_size(op, "qkv", qkv, 1, 3);
+}
+
+inline void check_grad(const char* op, const Tensor& grad, const LinearAttentionTensors& tensors) {
+  check_head_rows(op, "grad", grad, tensors.query);
+  check_size(op, "grad", grad, 2, tensors.value.size(2));
+}
+
 }  // namespace perception3d

@@ -195,6 +195,31 @@ def test_zero_denominator_gives_zero_and_finite_gradients():
     assert torch.equal(ours[0].grad[13], torch.zeros(2, 8))  # relu'(0) = 0
 
 
+@pytest.mark.parametrize("attend", ["native", "reference"])
+def test_lone_rows_keep_what_cancellation_leaves(attend):
+    """y = z r v with z = q k, r = 1 / (z + epsilon): dq = epsilon r^2 (v g) k, dk the same with q.
+
+    Plain float32 arithmetic subtracts two numbers that agree in all but one part in a million.
+    """
+    lengths = (1, 0, 1, 1) * 30
+    inputs = random_inputs(lengths, 2, 8, 12)
+    dtype = torch.float32 if attend == "native" else torch.float64
+    run = scattered_linear_attention if attend == "native" else reference
+    leaf_query, leaf_key, leaf_value = leaves(inputs, dtype)
+    grad = torch.randn(90, 2, 12, generator=torch.Generator().manual_seed(9))
+    grads = gradients(run, (leaf_query, leaf_key, leaf_value), grad, offsets_of(lengths))[1:]
+    query, key, value, grad = (x.double() for x in (*inputs, grad))
+    z = (query.relu() * key.relu()).sum(-1, keepdim=True)
+    factor = 1e-6 * (value * grad).sum(-1, keepdim=True) / (z + 1e-6) ** 2
+    wanted = (
+        factor * key.relu() * (query > 0),
+        factor * query.relu() * (key > 0),
+        z / (z + 1e-6) * grad,
+    )
+    for got, want in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-12)
+
+
 def test_relu_has_no_slope_at_zero():
     inputs = random_inputs((43,), 2, 8, 8, dtype=torch.float64)
     for tensor in inputs[:2]:

@@ -69,8 +69,7 @@ Tensor forward(const Tensor& query, const Tensor& key, const Tensor& value, cons
 Tensor forward_qkv(const Tensor& qkv, const Tensor& offsets, const std::optional<Tensor>& order,
                    double epsilon) {
   const char* op = "scattered_linear_attention_qkv";
-  STD_TORCH_CHECK(qkv.dim() == 4, op, ": qkv must have 4 dimensions, got ", qkv.dim());
-  check_size(op, "qkv", qkv, 1, 3);
+  check_qkv(op, qkv);
   return forward_checked(op, {torch::stable::select(qkv, 1, 0), torch::stable::select(qkv, 1, 1),
                               torch::stable::select(qkv, 1, 2), offsets, order, epsilon});
 }
@@ -80,8 +79,7 @@ Tensor backward(const Tensor& grad, const Tensor& query, const Tensor& key, cons
   const char* op = "scattered_linear_attention_backward";
   const LinearAttentionTensors tensors{query, key, value, offsets, order, epsilon};
   check_windows(op, tensors);
-  check_head_rows(op, "grad", grad, query);
-  check_size(op, "grad", grad, 2, value.size(2));
+  check_grad(op, grad, tensors);
   const int64_t heads = query.size(1);
   const int64_t d = query.size(2);
   const int64_t e = value.size(2);

@@ -10,6 +10,29 @@
 
 namespace perception3d {
 
+#if defined(P3D_SIMT)
+namespace {
+
+// Tells the interpreter of what a tensor spans from `first` on along its dimensions from `dim` on.
+// A slot is kept for every number in between, so views with huge gaps are told piece by piece.
+void register_view(const char* name, const Tensor& tensor, int64_t dim, int64_t first) {
+  constexpr int64_t kWhole = int64_t{1} << 26;
+  int64_t extent = 1;
+  for (int64_t i = dim; i < tensor.dim(); ++i) extent += (tensor.size(i) - 1) * tensor.stride(i);
+  if (extent > kWhole && dim < tensor.dim()) {
+    for (int64_t i = 0; i < tensor.size(dim); ++i) {
+      register_view(name, tensor, dim + 1, first + i * tensor.stride(dim));
+    }
+    return;
+  }
+  const size_t granule = static_cast<size_t>(tensor.element_size());
+  const char* begin = static_cast<const char*>(tensor.const_data_ptr()) + first * granule;
+  simt::memory_map().add(begin, extent * granule, {name, granule, false, true, false});
+}
+
+}  // namespace
+#endif
+
 void DeviceCall::check_input(const char* name, const Tensor& tensor, ScalarType dtype,
                              int64_t rank) {
   check_layout(op_, name, tensor, dtype, rank);
@@ -23,12 +46,7 @@ void DeviceCall::check_view(const char* name, const Tensor& tensor, ScalarType d
   STD_TORCH_CHECK(tensor.scalar_type() == dtype && tensor.dim() == rank, op_, ": ", name,
                   " must have ", rank, " dimensions and be ", torch::headeronly::toString(dtype));
 #if defined(P3D_SIMT)
-  const size_t granule = static_cast<size_t>(std::max<int64_t>(1, tensor.element_size()));
-  int64_t extent = tensor.numel() == 0 ? 0 : 1;  // from the first number to the last
-  for (int64_t i = 0; extent > 0 && i < rank; ++i)
-    extent += (tensor.size(i) - 1) * tensor.stride(i);
-  simt::memory_map().add(tensor.const_data_ptr(), extent * granule,
-                         {name, granule, false, true, false});
+  if (tensor.numel() > 0) register_view(name, tensor, 0, 0);
 #endif
 }
 
