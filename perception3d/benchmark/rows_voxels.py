@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from perception3d.benchmark.measure import Candidate
-from perception3d.benchmark.peers import voxelize as peers
+from perception3d.benchmark.peers import voxelize as voxelize_peers
+from perception3d.benchmark.peers.segment_reduce import torch_scatter_csr
 from perception3d.benchmark.row import Case, Row, installed
 from perception3d.benchmark.workloads import Workload
 from perception3d.ops import segment_reduce, voxelize
@@ -45,11 +46,13 @@ def _voxelize_case(size: Sequence[float], workload: Workload) -> Case:
     points, extent = workload.points, NUSCENES_RANGE
     on_cpu = workload.device.type == "cpu"
     candidates: dict[str, Candidate | None] = {
-        "torch.unique of keys": partial(peers.unique_of_keys, points, size, extent),
-        "torch.unique of rows": partial(peers.unique_of_rows, points, size, extent),
-        "numpy.unique": partial(peers.numpy_unique, points, size, extent) if on_cpu else None,
+        "torch.unique of keys": partial(voxelize_peers.unique_of_keys, points, size, extent),
+        "torch.unique of rows": partial(voxelize_peers.unique_of_rows, points, size, extent),
+        "numpy.unique": partial(voxelize_peers.numpy_unique, points, size, extent)
+        if on_cpu
+        else None,
         "spconv PointToVoxel (no mean)": (
-            peers.point_to_voxel(points, size, extent) if on_cpu else None
+            voxelize_peers.point_to_voxel(points, size, extent) if on_cpu else None
         ),
     }
     frame = torch.zeros(points.shape[0], dtype=torch.int32, device=points.device)
@@ -96,7 +99,13 @@ def _segment_case(channels: int, reduce: str, backward: bool, workload: Workload
     if backward:
         exact = torch.autograd.grad(exact, double, grad.double())[0]
     moved = (order.shape[0] + voxels) * channels * 4 * (2 if backward else 1)
-    return Case(ours, {"torch.scatter_reduce": scatter}, relative_error(ours(), exact), moved)
+    peers = {
+        "torch.scatter_reduce": scatter,
+        "torch_scatter segment_csr": torch_scatter_csr(
+            values, by_voxel, offsets, reduce, grad if backward else None
+        ),
+    }
+    return Case(ours, installed(peers), relative_error(ours(), exact), moved)
 
 
 ROWS = (
