@@ -44,6 +44,58 @@ def test_equals_multi_head_attention_per_set(count: int, set_size: int):
     torch.testing.assert_close(layer(features, position, *tables[2:]), expected)
 
 
+def many_voxels(dtype: torch.dtype = torch.float32):
+    """A layer, rows enough for oneDNN, and their sets."""
+    torch.manual_seed(0)
+    layer = SetEncoderLayer(48, 4, 96).to(dtype)
+    features, position = torch.randn(2, 300, 48, dtype=dtype)
+    return layer, features.requires_grad_(), position, one_window_tables(300, 36)[2:]
+
+
+def gradients(layer, features, position, tables):
+    result = layer(features, position, *tables)
+    slope = torch.arange(result.numel()).view(result.shape) % 7 / 7 - 0.4
+    leaves = [features, *layer.parameters()]
+    return result.detach(), *torch.autograd.grad(result, leaves, slope.to(result.dtype))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_other_precision_equals_float64(autocast: bool):
+    layer, features, position, tables = many_voxels()
+    exact = many_voxels(torch.float64)[0]
+    exact.load_state_dict(layer.state_dict())
+    wanted = gradients(
+        exact, features.detach().double().requires_grad_(), position.double(), tables
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        ours = gradients(layer, features, position, tables)
+    assert all(tensor.dtype == torch.float32 for tensor in ours)
+    tolerance = 0.03 if autocast else 2e-5
+    for a, b in zip(ours, wanted, strict=True):
+        assert (a.double() - b).norm() <= tolerance * b.norm() + 1e-6
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        without = layer(features, position, *tables)
+    assert (without.double() - wanted[0]).norm() <= tolerance * wanted[0].norm()
+
+
+def test_attention_under_autocast_is_bfloat16():
+    layer, features, position, tables = many_voxels()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer.inner.attention(features, position, *tables).dtype == torch.bfloat16
+
+
+def test_compiles_whole():
+    layer, features, position, tables = many_voxels()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        torch.testing.assert_close(
+            compiled(features, position, *tables),
+            layer(features, position, *tables),
+            rtol=1e-5,
+            atol=1e-5,
+        )
+
+
 def test_initial_state_is_that_of_multi_head_attention():
     layer = SetAttention(16, 2)
     assert layer.qkv.bias.abs().max() == 0
