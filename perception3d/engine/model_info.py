@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from perception3d.engine.operator_flops import operator_flops
 from perception3d.layers.linear import has_onednn
-from perception3d.ops.library import load_library
 from perception3d.structures import Batch, SetPartition, SparseVoxels
 
 
@@ -75,7 +75,7 @@ def examine(net: nn.Module, batch: Batch) -> ModelInfo:
         return look
 
     hooks = [child.register_forward_hook(watch(name)) for name, child in net.named_children()]
-    formulas: dict[Any, Any] = {load_library().set_attention: _SetAttentionFlops()}
+    formulas: dict[Any, Any] = {**operator_flops()}
     if has_onednn():
         formulas[torch.ops.mkldnn._linear_pointwise] = _linear_flops
     counter = FlopCounterMode(display=False, depth=2, custom_mapping=formulas)
@@ -116,25 +116,6 @@ def _linear_flops(
     rows: tuple[int, ...], weight: tuple[int, ...], *arguments: Any, out_shape: Any = None
 ) -> int:
     return 2 * math.prod(rows) * weight[0]
-
-
-class _SetAttentionFlops:
-    """Two products of every query with the keys of its set; needs the sets, not their shape."""
-
-    _get_raw = True
-
-    def __call__(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        order: Tensor,
-        offsets: Tensor,
-        *arguments: Any,
-        **options: Any,
-    ) -> int:
-        pairs = int((offsets.diff() ** 2).sum())
-        return 2 * (2 * pairs * query.shape[1] * query.shape[2])
 
 
 def report(info: ModelInfo) -> str:

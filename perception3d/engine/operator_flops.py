@@ -1,0 +1,77 @@
+"""Floating-point operations of our operators, counted from the rows that they really combine.
+
+A multiply-add counts as two, as in torch.utils.flop_counter.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from perception3d.ops.library import load_library
+
+
+class RawFlops:
+    """A formula that is given the operator's tensors, not only their shapes."""
+
+    _get_raw = True
+
+    def __init__(self, count: Callable[..., int]) -> None:
+        self.count = count
+
+    def __call__(self, *arguments: Any, out_val: Any = None) -> int:  # torch's name
+        """Return the operations of one call."""
+        return self.count(*arguments)
+
+
+def operator_flops() -> dict[Any, RawFlops]:
+    """Return the formula of every operator of ours that multiplies, by operator."""
+    native = load_library()
+    formulas: dict[Any, Callable[..., int]] = {
+        native.set_attention: _set_attention,
+        native.scattered_linear_attention: _linear_attention,
+        native.scattered_linear_attention_qkv: _linear_attention_qkv,
+        native.subm_conv: _subm_conv,
+        native.sparse_conv: _sparse_conv,
+        native.depthwise_conv: _depthwise_conv,
+    }
+    return {operator: RawFlops(count) for operator, count in formulas.items()}
+
+
+def _set_attention(
+    query: Tensor, key: Tensor, value: Tensor, order: Tensor, offsets: Tensor, *settings: Any
+) -> int:
+    """Two products of every query with the keys of its set."""
+    pairs = int((offsets.diff() ** 2).sum())
+    return 2 * (2 * pairs * query.shape[1] * query.shape[2])
+
+
+def _linear_attention(query: Tensor, key: Tensor, value: Tensor, *tables: Any) -> int:
+    """Per row an outer product and a product with the sums, each with a column for the norm."""
+    rows, heads, width = query.shape
+    return 2 * (2 * rows * heads * width * (value.shape[2] + 1))
+
+
+def _linear_attention_qkv(qkv: Tensor, *tables: Any) -> int:
+    return _linear_attention(*qkv.unbind(1))
+
+
+def _subm_conv(features: Tensor, neighbours: Tensor, weight: Tensor, bias: Tensor | None) -> int:
+    return 2 * _pairs(neighbours) * weight.shape[1] * weight.shape[2]
+
+
+def _sparse_conv(
+    features: Tensor, inputs: Tensor, outputs: Tensor, weight: Tensor, bias: Tensor | None
+) -> int:
+    return 2 * _pairs(inputs) * weight.shape[1] * weight.shape[2]
+
+
+def _depthwise_conv(
+    features: Tensor, neighbours: list[Tensor], weights: list[Tensor], *settings: Any
+) -> int:
+    pairs = zip(neighbours, weights, strict=True)
+    return sum(2 * _pairs(table) * weight.shape[1] for table, weight in pairs)
+
+
+def _pairs(table: Tensor) -> int:
+    return int((table >= 0).sum())

@@ -1,0 +1,46 @@
+"""Operations of our operators, counted by hand."""
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from perception3d.engine.operator_flops import operator_flops
+from perception3d.ops import (
+    depthwise_conv,
+    scattered_linear_attention,
+    scattered_linear_attention_qkv,
+    sparse_conv,
+    sparse_index,
+    subm_conv,
+    subm_index,
+)
+
+
+def count(run) -> int:
+    counter = FlopCounterMode(display=False, custom_mapping=operator_flops())
+    with torch.no_grad(), counter:
+        run()
+    return counter.get_total_flops()
+
+
+# Cells 0, 1 and 3 of a line: with a kernel of three, 3 own pairs and one on either side of 0 | 1.
+COORDS = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 3]], dtype=torch.int32)
+PAIRS = 5
+
+
+def test_convolutions():
+    table = subm_index(COORDS, 1, (1, 1, 4), (1, 1, 3))
+    features, weight = torch.ones(3, 6), torch.ones(3, 6, 5)
+    assert count(lambda: subm_conv(features, table, weight)) == 2 * PAIRS * 6 * 5
+    kernels = [(table, torch.ones(3, 2), 0), (table, torch.ones(3, 3), 2)]
+    assert count(lambda: depthwise_conv(features, kernels)) == 2 * PAIRS * (2 + 3)
+    # Stride 2, padding 1: outputs 0 (cells 0, 1), 1 (cells 1, 3) -> four pairs
+    _, inputs, outputs = sparse_index(COORDS, 1, (1, 1, 4), (1, 1, 3), (1, 1, 2), (0, 0, 1))
+    assert count(lambda: sparse_conv(features, inputs, outputs, weight)) == 2 * 4 * 6 * 5
+
+
+def test_linear_attention():
+    query, value, offsets = torch.ones(7, 2, 4), torch.ones(7, 2, 3), torch.tensor([0, 5, 7])
+    expected = 4 * 7 * 2 * 4 * (3 + 1)
+    assert count(lambda: scattered_linear_attention(query, query, value, offsets)) == expected
+    qkv = torch.ones(7, 3, 2, 4)
+    assert count(lambda: scattered_linear_attention_qkv(qkv, offsets)) == 4 * 7 * 2 * 4 * (4 + 1)
