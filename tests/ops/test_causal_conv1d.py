@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from scan_samples import assert_near, offsets_of
+from scan_samples import assert_near, conv_case, conv_results, offsets_of
 from torch.autograd import gradcheck
 from torch.nn import functional as F
 from voxel_samples import threads
@@ -15,26 +15,6 @@ from perception3d.ops.reference.causal_conv1d import causal_conv1d as reference
 
 native = torch.ops.perception3d
 WALKS = [{}, {"order": True}, {"reverse": True}, {"order": True, "reverse": True}]
-
-
-def conv_case(lengths, channels, taps, *, dtype=torch.float32, seed=0, **named):
-    """(x, weight, bias), offsets, and the arguments by name."""
-    generator = torch.Generator().manual_seed(seed)
-    number = torch.float64 if dtype == torch.float64 else torch.float32
-    shapes = ((sum(lengths), channels), (channels, taps), (channels,))
-    x, weight, bias = (torch.randn(s, generator=generator, dtype=number) for s in shapes)
-    if named.get("order") is True:
-        named["order"] = torch.randperm(sum(lengths), generator=generator)
-    return [x.to(dtype), weight, bias], offsets_of(lengths), {"activation": "silu", **named}
-
-
-def result_and_gradients(tensors, offsets, named, conv):
-    leaves = [None if t is None else t.detach().clone().requires_grad_() for t in tensors]
-    y = conv(*leaves, offsets, **named)
-    weights = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).reshape(y.shape).to(y.dtype)
-    wanted = [leaf for leaf in leaves if leaf is not None]
-    loss = (y * weights).sum()
-    return [y.detach(), *torch.autograd.grad(loss, wanted, materialize_grads=True)]
 
 
 @pytest.mark.parametrize("conv", [causal_conv1d, reference])
@@ -72,9 +52,9 @@ def test_equals_reference(lengths, channels, taps, activation, dtype, tolerance,
     named["activation"] = activation
     if taps == 3:
         tensors[2] = None
-    ours = result_and_gradients(tensors, offsets, named, causal_conv1d)
+    ours = conv_results(tensors, offsets, named, causal_conv1d)
     double = [None if tensor is None else tensor.double() for tensor in tensors]
-    assert_near(ours, result_and_gradients(double, offsets, named, reference), tolerance)
+    assert_near(ours, conv_results(double, offsets, named, reference), tolerance)
 
 
 @pytest.mark.parametrize("length", [4097, pytest.param(1_000_003, marks=pytest.mark.slow)])
@@ -91,9 +71,9 @@ def test_equals_torch(length):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 8e-3), (torch.float16, 1e-3)])
 def test_half_precision_is_rounded_once(dtype, tolerance, walk):
     case = conv_case((90, 64), 24, 4, dtype=dtype, **walk)
-    ours = result_and_gradients(*case, causal_conv1d)
+    ours = conv_results(*case, causal_conv1d)
     assert [tensor.dtype for tensor in ours] == [dtype, dtype, torch.float32, torch.float32]
-    assert_near(ours, result_and_gradients(*case, reference), tolerance)
+    assert_near(ours, conv_results(*case, reference), tolerance)
 
 
 @pytest.mark.parametrize("walk", WALKS)
@@ -109,9 +89,9 @@ def test_a_batch_equals_its_sequences(walk):
     lengths = (1700, 1, 0, 1513, 64, 130)
     tensors, offsets, named = conv_case(lengths, 50, 4, seed=3, **walk)
     with threads(3):
-        batch = result_and_gradients(tensors, offsets, named, causal_conv1d)
+        batch = conv_results(tensors, offsets, named, causal_conv1d)
     with threads(1):
-        again = result_and_gradients(tensors, offsets, named, causal_conv1d)
+        again = conv_results(tensors, offsets, named, causal_conv1d)
     assert all(torch.equal(a, b) for a, b in zip(batch, again, strict=True))
     x, weight, bias = tensors
     order = named.pop("order", torch.arange(sum(lengths)))
@@ -149,17 +129,17 @@ def test_rows_beyond_two_to_the_31(tmp_path):
     rows = torch.from_numpy(whole).view(torch.bfloat16).as_strided((length, 2), (stride, 1))
     (x, weight, bias), offsets, named = conv_case((length,), 2, 3, dtype=torch.bfloat16)
     rows.copy_(x)
-    far = result_and_gradients([rows, weight, bias], offsets, named, causal_conv1d)
+    far = conv_results([rows, weight, bias], offsets, named, causal_conv1d)
     assert torch.equal(causal_conv1d(rows, weight, bias, offsets, **named), far[0])
-    near = result_and_gradients([x, weight, bias], offsets, named, causal_conv1d)
+    near = conv_results([x, weight, bias], offsets, named, causal_conv1d)
     assert all(map(torch.equal, far, near))
 
 
 @pytest.mark.parametrize(("lengths", "channels"), [((), 3), ((0,), 3), ((0, 0), 3), ((4,), 0)])
 def test_nothing_to_do(lengths, channels):
     case = conv_case(lengths, channels, 4, order=True)
-    wanted = result_and_gradients(*case, reference)
-    for a, b in zip(result_and_gradients(*case, causal_conv1d), wanted, strict=True):
+    wanted = conv_results(*case, reference)
+    for a, b in zip(conv_results(*case, causal_conv1d), wanted, strict=True):
         torch.testing.assert_close(a, b)
 
 

@@ -1,14 +1,9 @@
 """The CUDA kernels of selective_scan, forward and backward."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-from simt_library import schedule
-
-sys.path.append(str(Path(__file__).parents[1] / "ops"))
 from scan_samples import ScanCase, assert_near, scan_case
+from simt_library import schedule
 
 from perception3d.ops.reference.selective_scan import selective_scan as reference
 

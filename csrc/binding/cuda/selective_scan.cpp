@@ -2,7 +2,7 @@
 
 #include <tuple>
 
-#include "binding/cuda/device.h"
+#include "binding/cuda/rows.h"
 #include "binding/selective_scan.h"
 
 namespace perception3d {
@@ -14,8 +14,7 @@ using Optional = std::optional<Tensor>;
 void check_tensors(const char* op, DeviceCall& call, const ScanTensors& tensors) {
   tensors.check(op);
   const ScalarType dtype = tensors.u.scalar_type();
-  STD_TORCH_CHECK(dtype != ScalarType::Double, op,
-                  ": float64 is computed on the CPU only; u must be float32, bfloat16 or float16");
+  check_row_type(op, "u", tensors.u);
   STD_TORCH_CHECK(tensors.states() <= cuda::kMostScanStates, op, ": A must have at most ",
                   cuda::kMostScanStates, " states on this device, got ", tensors.states());
   call.check_view("u", tensors.u, dtype, 2);
@@ -30,14 +29,6 @@ void check_tensors(const char* op, DeviceCall& call, const ScanTensors& tensors)
   }
   call.check_input("offsets", tensors.offsets, ScalarType::Long, 1);
   if (tensors.order.has_value()) call.check_input("order", *tensors.order, ScalarType::Long, 1);
-}
-
-// Calls body with a null pointer of the rows' scalar type: those that kernels exist for.
-template <typename Body>
-void dispatch_rows(const Tensor& rows, const Body& body) {
-  if (rows.scalar_type() == ScalarType::Float) return body(static_cast<float*>(nullptr));
-  if (rows.scalar_type() == ScalarType::Half) return body(static_cast<Float16*>(nullptr));
-  body(static_cast<BFloat16*>(nullptr));
 }
 
 std::tuple<Tensor, Tensor, Tensor> scan(const Tensor& u, const Tensor& delta, const Tensor& A,

@@ -78,6 +78,27 @@ def results_and_gradients(case, scan):
     return [y.detach(), state, *torch.autograd.grad(loss, leaves, materialize_grads=True)]
 
 
+def conv_case(lengths, channels, taps, *, dtype=torch.float32, seed=0, **named):
+    """Arguments of causal_conv1d: (x, weight, bias), offsets, and those by name."""
+    generator = torch.Generator().manual_seed(seed)
+    number = torch.float64 if dtype == torch.float64 else torch.float32
+    shapes = ((sum(lengths), channels), (channels, taps), (channels,))
+    x, weight, bias = (torch.randn(s, generator=generator, dtype=number) for s in shapes)
+    if named.get("order") is True:
+        named["order"] = torch.randperm(sum(lengths), generator=generator)
+    return [x.to(dtype), weight, bias], offsets_of(lengths), {"activation": "silu", **named}
+
+
+def conv_results(tensors, offsets, named, conv):
+    """[y, gradient of x, weight and, where there is one, bias], with a fixed upstream."""
+    leaves = [None if t is None else t.detach().clone().requires_grad_() for t in tensors]
+    y = conv(*leaves, offsets, **named)
+    weights = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).reshape(y.shape).to(y.dtype)
+    wanted = [leaf for leaf in leaves if leaf is not None]
+    loss = (y * weights).sum()
+    return [y.detach(), *torch.autograd.grad(loss, wanted, materialize_grads=True)]
+
+
 def assert_near(ours, wanted, tolerance):
     """Every tensor within `tolerance` of the largest number of the wanted one."""
     for number, (a, b) in enumerate(zip(ours, wanted, strict=True)):
