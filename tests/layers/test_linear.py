@@ -9,7 +9,7 @@ from torch.autograd import grad
 from torch.profiler import profile
 
 from perception3d.layers import RowLinear, linear
-from perception3d.layers.linear import has_onednn
+from perception3d.layers.linear import has_onednn, without_gaps
 
 onednn = pytest.mark.skipif(not has_onednn(), reason="torch without oneDNN")
 
@@ -149,3 +149,12 @@ def test_steady_rows_do_not_depend_on_other_rows(inputs, outputs, with_bias):
     few = linear(rows[:1], weight, bias, "relu", steady=True)
     torch.testing.assert_close(few, F.relu(F.linear(rows[:1], weight, bias)))
     assert linear(rows[:0], weight, bias, steady=True).shape == (0, outputs)
+
+
+def test_matrices_with_gaps_are_copied_before_onednn_sees_them():
+    matrix = torch.randn(6, 8)
+    for plain in (matrix, matrix.t(), matrix[:, 2:5], matrix[1:3]):
+        assert without_gaps(plain) is plain
+    for gaps in (matrix[:, ::2], torch.ones(()).expand(6, 8), matrix[:1].expand(6, 8)):
+        assert without_gaps(gaps).is_contiguous()
+        assert torch.equal(without_gaps(gaps), gaps)
