@@ -30,8 +30,7 @@ struct ConvTile {
   int64_t* row;     // (64) of the same steps, -1 outside
 
   // `row`, `halves`: shared memory, 64 and 2 numbers.
-  __device__ __forceinline__ ConvTile(const SequenceLayout& layout, int64_t* row_,
-                                      uint32_t* halves)
+  __device__ __forceinline__ ConvTile(const SequenceLayout& layout, int64_t* row_, uint32_t* halves)
       : first(static_cast<int64_t>(blockIdx.x) * kConvSteps),
         length(static_cast<int>(min(static_cast<int64_t>(kConvSteps), layout.length - first))),
         row(row_) {
