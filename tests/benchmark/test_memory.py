@@ -43,4 +43,5 @@ def test_what_is_kept_and_the_peak():
     kept, peak = json.loads(result.stdout)
     size = 100_000 * 64 * 4
     assert 2.9 * size < kept < 3.6 * size  # two results of exp, one of relu
-    assert kept + 0.9 * size < peak < 7 * size  # gradients on top
+    # One gradient on top at least, at most four at a time; half a size for the process itself.
+    assert kept + 0.9 * size < peak < 7.5 * size
