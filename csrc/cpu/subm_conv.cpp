@@ -155,7 +155,8 @@ int64_t subm_conv(const ConvShape& shape, const Scalar* features, const int32_t*
       return;
     }
     std::vector<Number> sums(rows * padded);
-    for (int64_t row = 0; row < rows; ++row) std::copy_n(start.data(), padded, &sums[row * padded]);
+    for (int64_t row = 0; row < rows; ++row)
+      std::copy_n(start.data(), padded, sums.data() + row * padded);
     Pairs pairs(rows);
     for (int64_t tap = 0; tap < shape.taps; ++tap) {
       pairs.list(neighbours + begin * shape.taps + tap, shape.taps, rows);

@@ -111,22 +111,22 @@ P3D_INLINE void sum_products_of(const Task<Scalar>& task, Scratch<Compute<Scalar
       fetch_row(task.features + soon.in * task.in_channels + task.first, task.channels);
       fetch_row(task.grad + soon.out * task.out_channels, task.out_channels);
       convert_row(task.features + block[i].in * task.in_channels + task.first, task.channels,
-                  &scratch.in[i * scratch.step]);
+                  scratch.in.data() + i * scratch.step);
       convert_row(task.grad + block[i].out * task.out_channels, task.out_channels,
-                  &scratch.out[i * padded]);
+                  scratch.out.data() + i * padded);
     }
     for (int64_t first = 0; first < padded; first += kPanelUnits * kUnit<Number>) {
       const int64_t units = std::min(kPanelUnits, (padded - first) / kUnit<Number>);
       Tile<Number> tile;
       tile.depth = pairs;
       tile.step = scratch.step;
-      tile.panel = &scratch.out[first];
+      tile.panel = scratch.out.data() + first;
       tile.stride = padded;
       for (int64_t i = 0; i < task.channels; i += kTileRows) {
         const int64_t rows = std::min(kTileRows, task.channels - i);
         for (int64_t r = 0; r < rows; ++r) {
-          tile.rows[r] = &scratch.in[i + r];
-          tile.sums[r] = &scratch.sums[(i + r) * padded + first];
+          tile.rows[r] = scratch.in.data() + i + r;
+          tile.sums[r] = scratch.sums.data() + (i + r) * padded + first;
         }
         multiply_rows<kBytes>(tile, rows, units);
       }
