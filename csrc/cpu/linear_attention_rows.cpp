@@ -62,7 +62,7 @@ P3D_INLINE void gather_walk(const HeadRows<Scalar>& rows, const Places& places, 
   const int64_t stride = padded<Number>(width);
   const int64_t whole = width / lanes * lanes;
   for (int64_t i = 0; i < places.count; ++i) {
-    // walk.fetch_ahead();
+    walk.fetch_ahead();
     const Scalar* source = walk.row(i);
     if (kVectors > 0) {
       Number* target = block + i * (kVectors * lanes);
