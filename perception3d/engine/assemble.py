@@ -20,7 +20,13 @@ from perception3d.engine.check_config import check_config
 from perception3d.engine.check_data import check_data
 from perception3d.engine.checkpoint_file import LAST, check_fit, read_checkpoint
 from perception3d.engine.config import fingerprint, plain
-from perception3d.engine.hooks import CheckpointHook, EpochHook, LogHook, ScheduleHook
+from perception3d.engine.hooks import (
+    CheckpointHook,
+    EpochHook,
+    LogHook,
+    MemoryHook,
+    ScheduleHook,
+)
 from perception3d.engine.inference import class_names
 from perception3d.engine.loaders import build_loader
 from perception3d.engine.optim import Constant, build_optim
@@ -91,7 +97,7 @@ def build_runner(config: Config, options: RunOptions, *, train: bool) -> ExactRu
         env_cfg={},
         **arguments,
     )
-    hooks += build(sections.get("custom_hooks", []), path="custom_hooks")
+    hooks += [MemoryHook(), *build(sections.get("custom_hooks", []), path="custom_hooks")]
     runner.log_hook = _log_hook(sections, work_dir, options.quiet)
     hooks.append(runner.log_hook)
     for hook in hooks:

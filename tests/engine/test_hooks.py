@@ -1,3 +1,4 @@
+import ctypes
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -6,7 +7,7 @@ import pytest
 import torch
 from toy_training import ToyNet
 
-from perception3d.engine.hooks import CheckpointHook, EpochHook, FadeHook
+from perception3d.engine.hooks import CheckpointHook, EpochHook, FadeHook, MemoryHook
 from perception3d.engine.options import RunOptions
 from perception3d.engine.run import train
 from perception3d.structures import Sample
@@ -107,3 +108,23 @@ def test_sample_of_a_batch() -> None:
 
 def test_toy_net_is_what_trainable_asks_for() -> None:
     assert {"loss", "predict", "forward"} <= set(dir(ToyNet()))
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="no malloc_trim")
+@pytest.mark.parametrize("phase", ["train", "val", "test"])
+def test_memory_between_blocks_in_use_goes_back(phase: str) -> None:
+    # Blocks below the limit from which on the C library maps each by itself.
+    blocks = [bytearray(100_000) for _ in range(2000)]
+    del blocks[::2]
+    hook, runner = MemoryHook(interval=3), SimpleNamespace()
+    before = resident_bytes()
+    for step in range(3):
+        assert resident_bytes() > before - 20_000_000
+        getattr(hook, f"after_{phase}_iter")(runner, step, {}, {})
+    assert resident_bytes() < before - 80_000_000
+    assert len(blocks) == 1000
