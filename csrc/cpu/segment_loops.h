@@ -15,8 +15,13 @@ constexpr int64_t kSegmentsPerTurn = 64;
 // Longer segments are cut into pieces of this many rows, whose results are joined in order: one
 // huge segment keeps all threads busy, and the result does not depend on their number.
 constexpr int64_t kPieceRows = 4096;
-// Rows are fetched this far ahead: they lie anywhere in memory, so no hardware foresees them.
-constexpr int64_t kRowsAhead = 8;
+// Rows are fetched so many bytes ahead, but no more than so many rows: they lie anywhere in memory,
+// so no hardware foresees them.
+constexpr int64_t kBytesAhead = 2048;
+constexpr int64_t kMostRowsAhead = 32;
+// Wide rows are walked through by groups of columns; so many rows at a time stay in the first cache
+// from one group to the next.
+constexpr int64_t kRowsPerWalk = 32;
 // Columns handled at once, as one vector.
 constexpr int64_t kLanes = 8;
 
@@ -33,6 +38,18 @@ void for_each_range(const Segments& segments, int workers, const Body& body) {
   for_each_dynamic(workers, turns, 1, [&](int64_t turn) {
     body(turn * kSegmentsPerTurn, std::min(segments.count, (turn + 1) * kSegmentsPerTurn));
   });
+}
+
+// How many rows of so many bytes are fetched ahead.
+inline int64_t rows_ahead(int64_t row_bytes) {
+  return std::clamp<int64_t>(kBytesAhead / std::max<int64_t>(row_bytes, 1), 2, kMostRowsAhead);
+}
+
+// Fetches all cache lines of a row.
+P3D_INLINE void fetch_row(const void* row, int64_t bytes) {
+  const char* first = static_cast<const char*>(row);
+  for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(first + byte);
+  __builtin_prefetch(first + bytes - 1);
 }
 
 // Segments of more than kPieceRows rows.

@@ -16,82 +16,108 @@ struct Rows {
   int64_t first, last, ahead;
 };
 
-// Maximum over the rows of kVectors * kLanes columns, and the place of the first row that has it.
-template <int kVectors, bool kWithPlace, typename Scalar>
-P3D_INLINE void raise_wide(const Scalar* values, const Rows& rows, int64_t columns,
-                           Compute<Scalar>* best, int32_t* place) {
+// Raises the maximum of kVectors * kWidth columns and the place of the first row that has it; both
+// are what the rows before have led to, or nothing yet if `fresh`.
+template <int kVectors, int kWidth, bool kWithPlace, bool kFetch, typename Scalar>
+P3D_INLINE void raise_wide(const Scalar* values, const Rows& rows, int64_t columns, bool fresh,
+                           Compute<Scalar>* best, PlaceOf<Compute<Scalar>>* place) {
   using Number = Compute<Scalar>;
-  using Places = Numbers<PlaceOf<Number>, kLanes>;
-  Numbers<Number, kLanes> top[kVectors];
+  using Places = Numbers<PlaceOf<Number>, kWidth>;
+  const int64_t row_bytes = columns * static_cast<int64_t>(sizeof(Scalar));
+  const int64_t early = rows_ahead(row_bytes);
+  Numbers<Number, kWidth> top[kVectors];
   Places where[kVectors] = {};
-  const Scalar* start = values + rows.rows[rows.first] * columns;
-  for (int v = 0; v < kVectors; ++v) {
-    load_vector<kLanes>(start + v * kLanes, top[v]);
-    where[v] += static_cast<PlaceOf<Number>>(rows.first);
+  if (fresh) {
+    const Scalar* start = values + rows.rows[rows.first] * columns;
+    for (int v = 0; v < kVectors; ++v) {
+      load_vector<kWidth>(start + v * kWidth, top[v]);
+      if (kWithPlace) where[v] += static_cast<PlaceOf<Number>>(rows.first);
+    }
+  } else {
+    std::memcpy(top, best, sizeof(top));
+    if (kWithPlace) std::memcpy(where, place, sizeof(where));
   }
-  for (int64_t i = rows.first + 1; i < rows.last; ++i) {
-    if (i + kRowsAhead < rows.ahead) {
-      const Scalar* next = values + rows.rows[i + kRowsAhead] * columns;
-      __builtin_prefetch(next);
-      __builtin_prefetch(next + kVectors * kLanes - 1);
+  for (int64_t i = rows.first; i < rows.last; ++i) {
+    if (kFetch && i + early < rows.ahead) {
+      fetch_row(values + rows.rows[i + early] * columns, row_bytes);
     }
     const Scalar* value = values + rows.rows[i] * columns;
     const Places here = Places{} + static_cast<PlaceOf<Number>>(i);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
-      Numbers<Number, kLanes> lanes;
-      load_vector<kLanes>(value + v * kLanes, lanes);
-      const Places take = (lanes > top[v]) | ((lanes != lanes) & (top[v] == top[v]));
-      top[v] = take ? lanes : top[v];
-      if (kWithPlace) where[v] = take ? here : where[v];
+      Numbers<Number, kWidth> lanes;
+      load_vector<kWidth>(value + v * kWidth, lanes);
+      // Larger numbers and the first NaN are taken.
+      if (kWithPlace) {
+        where[v] = top[v] != top[v] ? where[v] : lanes <= top[v] ? where[v] : here;
+      }
+      top[v] = top[v] != top[v] ? top[v] : lanes <= top[v] ? top[v] : lanes;
     }
   }
   std::memcpy(best, top, sizeof(top));
-  if (!kWithPlace) return;
-  for (int v = 0; v < kVectors; ++v) {
-    for (int64_t c = 0; c < kLanes; ++c) {
-      place[v * kLanes + c] = static_cast<int32_t>(where[v][c]);
-    }
-  }
+  if (kWithPlace) std::memcpy(place, where, sizeof(where));
 }
 
 template <bool kWithPlace, typename Scalar>
 P3D_INLINE void raise_narrow(const Scalar* values, const Rows& rows, int64_t columns, int64_t count,
-                             Compute<Scalar>* best, int32_t* place) {
-  for (int64_t c = 0; c < count; ++c) {
+                             bool fresh, Compute<Scalar>* best, PlaceOf<Compute<Scalar>>* place) {
+  using Place = PlaceOf<Compute<Scalar>>;
+  for (int64_t c = 0; fresh && c < count; ++c) {
     best[c] = load(values[rows.rows[rows.first] * columns + c]);
-    if (kWithPlace) place[c] = static_cast<int32_t>(rows.first);
+    if (kWithPlace) place[c] = static_cast<Place>(rows.first);
   }
-  for (int64_t i = rows.first + 1; i < rows.last; ++i) {
+  for (int64_t i = rows.first; i < rows.last; ++i) {
     const Scalar* value = values + rows.rows[i] * columns;
     for (int64_t c = 0; c < count; ++c) {
       const Compute<Scalar> v = load(value[c]);
       const bool take = v > best[c] || (v != v && best[c] == best[c]);
       if (!take) continue;
       best[c] = v;
-      if (kWithPlace) place[c] = static_cast<int32_t>(i);
+      if (kWithPlace) place[c] = static_cast<Place>(i);
     }
   }
 }
 
+// The first columns fetch rows of which the others find all in the cache.
+template <bool kWithPlace, typename Scalar>
+P3D_INLINE void raise_few_rows(const Scalar* values, const Rows& rows, int64_t columns, bool fresh,
+                               Compute<Scalar>* best, PlaceOf<Compute<Scalar>>* place) {
+  // GCC 12 takes comparisons of vectors of 64 bytes apart, number by number.
+  constexpr int width = 32 / sizeof(Compute<Scalar>);
+  constexpr int vectors = kWithPlace ? 4 : 8;
+  constexpr int64_t wide = vectors * width;
+  int64_t c = 0;
+  if (columns >= wide) {
+    raise_wide<vectors, width, kWithPlace, true>(values, rows, columns, fresh, best, place);
+    c = wide;
+  } else if (columns >= width) {
+    raise_wide<1, width, kWithPlace, true>(values, rows, columns, fresh, best, place);
+    c = width;
+  }
+  for (; c + wide <= columns; c += wide) {
+    raise_wide<vectors, width, kWithPlace, false>(values + c, rows, columns, fresh, best + c,
+                                                  place + c);
+  }
+  for (; c + width <= columns; c += width) {
+    raise_wide<1, width, kWithPlace, false>(values + c, rows, columns, fresh, best + c, place + c);
+  }
+  raise_narrow<kWithPlace>(values + c, rows, columns, columns - c, fresh, best + c, place + c);
+}
+
 template <bool kWithPlace, typename Scalar>
 P3D_INLINE void raise_rows_of(const Scalar* values, const Rows& rows, int64_t columns,
-                              Compute<Scalar>* best, int32_t* place) {
-  int64_t c = 0;
-  for (; c + 4 * kLanes <= columns; c += 4 * kLanes) {
-    raise_wide<4, kWithPlace>(values + c, rows, columns, best + c, place + c);
+                              Compute<Scalar>* best, PlaceOf<Compute<Scalar>>* place) {
+  for (int64_t i = rows.first; i < rows.last; i += kRowsPerWalk) {
+    const Rows few{rows.rows, i, std::min(i + kRowsPerWalk, rows.last), rows.ahead};
+    raise_few_rows<kWithPlace>(values, few, columns, i == rows.first, best, place);
   }
-  for (; c + kLanes <= columns; c += kLanes) {
-    raise_wide<1, kWithPlace>(values + c, rows, columns, best + c, place + c);
-  }
-  raise_narrow<kWithPlace>(values + c, rows, columns, columns - c, best + c, place + c);
 }
 
 // One function per scalar type, compiled for several machines.  place is scratch, ignored unless
 // `with_place`.
 template <typename Scalar>
 P3D_INLINE void raise_rows(const Scalar* values, const Rows& rows, int64_t columns, bool with_place,
-                           Compute<Scalar>* best, int32_t* place) {
+                           Compute<Scalar>* best, PlaceOf<Compute<Scalar>>* place) {
   if (with_place) {
     raise_rows_of<true>(values, rows, columns, best, place);
   } else {
@@ -102,8 +128,9 @@ P3D_INLINE void raise_rows(const Scalar* values, const Rows& rows, int64_t colum
 // best and place (columns) are scratch.
 template <typename Scalar>
 P3D_INLINE void max_range_of(const Scalar* values, const Segments& segments, int64_t begin,
-                             int64_t end, int64_t columns, Compute<Scalar>* best, int32_t* place,
-                             Scalar* maximum, int32_t* row_of_maximum) {
+                             int64_t end, int64_t columns, Compute<Scalar>* best,
+                             PlaceOf<Compute<Scalar>>* place, Scalar* maximum,
+                             int32_t* row_of_maximum) {
   const int64_t all_rows = segments.offsets[segments.count];
   for (int64_t segment = begin; segment < end; ++segment) {
     const int64_t first = segments.offsets[segment];
@@ -124,15 +151,16 @@ P3D_INLINE void max_range_of(const Scalar* values, const Segments& segments, int
   }
 }
 
-#define P3D_COMPILE_FOR(Scalar)                                                                  \
-  P3D_CLONES void max_range(const Scalar* values, const Segments& segments, int64_t begin,       \
-                            int64_t end, int64_t columns, Compute<Scalar>* best, int32_t* place, \
-                            Scalar* maximum, int32_t* row_of_maximum) {                          \
-    max_range_of(values, segments, begin, end, columns, best, place, maximum, row_of_maximum);   \
-  }                                                                                              \
-  P3D_CLONES void max_piece(const Scalar* values, const Rows& rows, int64_t columns,             \
-                            Compute<Scalar>* best, int32_t* place) {                             \
-    raise_rows(values, rows, columns, true, best, place);                                        \
+#define P3D_COMPILE_FOR(Scalar)                                                                \
+  P3D_CLONES void max_range(const Scalar* values, const Segments& segments, int64_t begin,     \
+                            int64_t end, int64_t columns, Compute<Scalar>* best,               \
+                            PlaceOf<Compute<Scalar>>* place, Scalar* maximum,                  \
+                            int32_t* row_of_maximum) {                                         \
+    max_range_of(values, segments, begin, end, columns, best, place, maximum, row_of_maximum); \
+  }                                                                                            \
+  P3D_CLONES void max_piece(const Scalar* values, const Rows& rows, int64_t columns,           \
+                            Compute<Scalar>* best, PlaceOf<Compute<Scalar>>* place) {          \
+    raise_rows(values, rows, columns, true, best, place);                                      \
   }
 P3D_COMPILE_FOR(float)
 P3D_COMPILE_FOR(double)
@@ -147,7 +175,7 @@ void max_long_segment(const Scalar* values, const Segments& segments, int64_t se
   const int64_t rows = segments.offsets[segment + 1] - segments.offsets[segment];
   const int64_t pieces = pieces_of(rows);
   std::vector<Compute<Scalar>> best(pieces * columns);
-  std::vector<int32_t> place(pieces * columns);
+  std::vector<PlaceOf<Compute<Scalar>>> place(pieces * columns);
   for_each_dynamic(workers, pieces, 1, [&](int64_t piece) {
     const int64_t begin = piece * kPieceRows;
     const Rows part{order, begin, std::min(rows, begin + kPieceRows), rows};
@@ -174,7 +202,7 @@ void segment_max(const Scalar* values, const Segments& segments, int64_t columns
   const int workers = worker_count_for(segments, columns, threads);
   for_each_range(segments, workers, [&](int64_t begin, int64_t end) {
     std::vector<Compute<Scalar>> best(columns);
-    std::vector<int32_t> place(columns);
+    std::vector<PlaceOf<Compute<Scalar>>> place(columns);
     max_range(values, segments, begin, end, columns, best.data(), place.data(), maximum,
               row_of_maximum);
   });

@@ -15,24 +15,24 @@ struct Rows {
 
 // total[c] += sum over the rows of values[row * columns + c], for kVectors * kLanes columns.  Sums
 // are kept in double: they are then exact to float32 rounding, whatever the order of rows.
-template <int kVectors, typename Scalar>
+template <int kVectors, bool kFetch, typename Scalar>
 P3D_INLINE void add_wide(const Scalar* values, const Rows& rows, int64_t columns, double* total) {
+  const int64_t row_bytes = columns * static_cast<int64_t>(sizeof(Scalar));
+  const int64_t early = rows_ahead(row_bytes);
   Doubles sum[kVectors] = {};
   for (int64_t i = 0; i < rows.count; ++i) {
-    if (i + kRowsAhead < rows.ahead) {
-      const Scalar* next = values + rows.rows[i + kRowsAhead] * columns;
-      __builtin_prefetch(next);
-      __builtin_prefetch(next + kVectors * kLanes - 1);
+    if (kFetch && i + early < rows.ahead) {
+      fetch_row(values + rows.rows[i + early] * columns, row_bytes);
     }
     const Scalar* value = values + rows.rows[i] * columns;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
       Numbers<Compute<Scalar>, kLanes> lanes;
       load_vector<kLanes>(value + v * kLanes, lanes);
       sum[v] += __builtin_convertvector(lanes, Doubles);
     }
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int v = 0; v < kVectors; ++v) {
     for (int64_t c = 0; c < kLanes; ++c) total[v * kLanes + c] += sum[v][c];
   }
@@ -42,9 +42,6 @@ template <int kColumns, typename Scalar>
 P3D_INLINE void add_narrow(const Scalar* values, const Rows& rows, int64_t columns, double* total) {
   double sum[kColumns] = {};
   for (int64_t i = 0; i < rows.count; ++i) {
-    if (i + kRowsAhead < rows.ahead) {
-      __builtin_prefetch(values + rows.rows[i + kRowsAhead] * columns);
-    }
     const Scalar* value = values + rows.rows[i] * columns;
 #pragma GCC unroll 8
     for (int c = 0; c < kColumns; ++c) sum[c] += load(value[c]);
@@ -53,13 +50,24 @@ P3D_INLINE void add_narrow(const Scalar* values, const Rows& rows, int64_t colum
   for (int c = 0; c < kColumns; ++c) total[c] += sum[c];
 }
 
+// The first columns fetch rows of which the others find all in the cache.
 template <typename Scalar>
-P3D_INLINE void add_rows(const Scalar* values, const Rows& rows, int64_t columns, double* total) {
+P3D_INLINE void add_few_rows(const Scalar* values, const Rows& rows, int64_t columns,
+                             double* total) {
   int64_t c = 0;
-  for (; c + 4 * kLanes <= columns; c += 4 * kLanes) {
-    add_wide<4>(values + c, rows, columns, total + c);
+  if (columns >= 8 * kLanes) {
+    add_wide<8, true>(values, rows, columns, total);
+    c = 8 * kLanes;
+  } else if (columns >= kLanes) {
+    add_wide<1, true>(values, rows, columns, total);
+    c = kLanes;
   }
-  for (; c + kLanes <= columns; c += kLanes) add_wide<1>(values + c, rows, columns, total + c);
+  for (; c + 8 * kLanes <= columns; c += 8 * kLanes) {
+    add_wide<8, false>(values + c, rows, columns, total + c);
+  }
+  for (; c + kLanes <= columns; c += kLanes) {
+    add_wide<1, false>(values + c, rows, columns, total + c);
+  }
   switch (columns - c) {
     case 1:
       return add_narrow<1>(values + c, rows, columns, total + c);
@@ -79,6 +87,14 @@ P3D_INLINE void add_rows(const Scalar* values, const Rows& rows, int64_t columns
 }
 
 template <typename Scalar>
+P3D_INLINE void add_rows(const Scalar* values, const Rows& rows, int64_t columns, double* total) {
+  for (int64_t i = 0; i < rows.count; i += kRowsPerWalk) {
+    const Rows few{rows.rows + i, std::min(kRowsPerWalk, rows.count - i), rows.ahead - i};
+    add_few_rows(values, few, columns, total);
+  }
+}
+
+template <typename Scalar>
 P3D_INLINE void write_sum(const double* total, int64_t rows, int64_t columns, bool mean,
                           Scalar* sum) {
   const double divisor = mean && rows > 0 ? static_cast<double>(rows) : 1.0;
@@ -93,13 +109,15 @@ P3D_INLINE void sum_narrow_range(const Scalar* values, const Segments& segments,
                                  int64_t end, bool mean, Scalar* sum) {
   const int64_t* order = segments.order;
   const int64_t last = segments.offsets[segments.count] - 1;
+  constexpr int64_t row_bytes = kColumns * sizeof(Scalar);
+  const int64_t early = rows_ahead(row_bytes);
   for (int64_t segment = begin; segment < end; ++segment) {
     const int64_t first = segments.offsets[segment];
     const int64_t rows = segments.offsets[segment + 1] - first;
     if (rows > kPieceRows) continue;
     double total[kColumns] = {};
     for (int64_t i = first; i < first + rows; ++i) {
-      __builtin_prefetch(values + order[std::min(i + kRowsAhead, last)] * kColumns);
+      fetch_row(values + order[std::min(i + early, last)] * kColumns, row_bytes);
       const Scalar* value = values + order[i] * kColumns;
 #pragma GCC unroll 8
       for (int c = 0; c < kColumns; ++c) total[c] += load(value[c]);

@@ -42,12 +42,13 @@ def test_gradient_of_max_goes_to_the_first_maximum(reduce_rows):
 
 
 @pytest.mark.parametrize("reduce", REDUCTIONS)
-@pytest.mark.parametrize("columns", [1, 3, 4, 5, 6, 7, 8, 9, 31, 40, 128])
+@pytest.mark.parametrize("columns", [1, 3, 4, 5, 6, 7, 8, 9, 31, 40, 72, 128])
+@pytest.mark.parametrize("segments", [300, 20])  # of 17 and of 250 rows
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_equals_reference(reduce, columns, dtype):
+def test_equals_reference(reduce, columns, segments, dtype):
     generator = torch.Generator().manual_seed(columns)
-    ids = torch.randint(-1, 300, (5000,), generator=generator)
-    order, offsets = segments_of(ids, 320)
+    ids = torch.randint(-1, segments, (5000,), generator=generator)
+    order, offsets = segments_of(ids, segments + 20)
     # Few distinct values, so that maxima tie.
     values = torch.randint(-9, 9, (5000, columns), generator=generator).to(dtype) / 8
     ours, theirs = values.clone().requires_grad_(), values.clone().requires_grad_()
@@ -58,6 +59,25 @@ def test_equals_reference(reduce, columns, dtype):
     result.backward(grad)
     wanted.backward(grad)
     torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("columns", [2, 9, 75])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_maximum_of_numbers_and_nans_is_the_first_nan(columns, dtype):
+    generator = torch.Generator().manual_seed(columns)
+    order, offsets = segments_of(torch.randint(0, 20, (3000,), generator=generator), 20)
+    values = torch.randn(3000, columns, generator=generator, dtype=dtype)
+    values[torch.rand(values.shape, generator=generator) < 0.01] = torch.nan
+    maximum, row = native.segment_max(values, order, offsets, True)
+    wanted = reference(values, order, offsets, "max")
+    assert wanted.isnan().any()
+    assert wanted.isfinite().any()
+    torch.testing.assert_close(maximum, wanted, rtol=0, atol=0, equal_nan=True)
+    for segment, (first, last) in enumerate(zip(offsets, offsets[1:], strict=False)):
+        rows = order[first:last]
+        place = values[rows].isnan().int().argmax(0)  # 0 where none is NaN
+        nan = maximum[segment].isnan()
+        assert torch.equal(row[segment][nan].long(), rows[place][nan])
 
 
 @pytest.mark.parametrize("reduce", REDUCTIONS)
