@@ -1,5 +1,7 @@
 """Reductions over segments and their gradients."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -73,7 +75,7 @@ def test_maximum_of_numbers_and_nans_is_the_first_nan(columns, dtype):
     assert wanted.isnan().any()
     assert wanted.isfinite().any()
     torch.testing.assert_close(maximum, wanted, rtol=0, atol=0, equal_nan=True)
-    for segment, (first, last) in enumerate(zip(offsets, offsets[1:], strict=False)):
+    for segment, (first, last) in enumerate(pairwise(offsets)):
         rows = order[first:last]
         place = values[rows].isnan().int().argmax(0)  # 0 where none is NaN
         nan = maximum[segment].isnan()
