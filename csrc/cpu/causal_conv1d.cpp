@@ -10,8 +10,8 @@ namespace {
 
 // Rows are fetched this many steps ahead: neighbouring rows of a wider tensor are too far apart for
 // the hardware to foresee, and an order may lead anywhere, also with what is written.
-constexpr int64_t kReadAhead = 6;
-constexpr int64_t kWriteAhead = 2;
+constexpr int64_t kReadAhead = 10;
+constexpr int64_t kWriteAhead = 4;
 
 // The rows of a run and of the taps before it; null before the start of the sequence.
 template <typename Scalar>
@@ -25,33 +25,45 @@ void point_at_rows(const CausalConv<Scalar>& conv, const Run& run, const Scalar*
   }
 }
 
-template <bool kToWrite, typename Scalar>
-P3D_INLINE void fetch_row(const Scalar* row, int64_t channels) {
-  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(Scalar));
-  for (int64_t channel = 0; channel < channels; channel += kLine) {
-    __builtin_prefetch(row + channel, kToWrite);
-  }
+template <typename Number>
+P3D_INLINE void activate(bool silu, Vector<Number>& sum) {
+  if (!silu) return;
+  Vector<Number> open;
+  sigmoid<Number>(sum, open);
+  sum *= open;
 }
 
 // One vector of channels of one step.  kTaps: the number of taps, 0 if any.
 template <int kTaps, typename Scalar>
 P3D_INLINE void convolve_block(const Scalar* const* row, int64_t taps, int64_t channel,
-                               int64_t count, const Slot<Compute<Scalar>>* weight, bool silu,
-                               Scalar* y) {
+                               const Slot<Compute<Scalar>>* weight, bool silu, Scalar* y) {
   using Number = Compute<Scalar>;
   const int64_t all = kTaps > 0 ? kTaps : taps;
-  Slot<Number> sum = weight[all];
+  Vector<Number> sum = weight[all].lanes;
   for (int64_t j = 0; j < all; ++j) {
-    Slot<Number> x;
-    load_part(row[j] + channel, count, x);
+    Vector<Number> x;
+    load_vector<kLanesOf<Number>>(row[j] + channel, x);
+    sum += weight[j].lanes * x;
+  }
+  activate<Number>(silu, sum);
+  store_vector<kLanesOf<Number>>(sum, y + channel);
+}
+
+// The last channels of one step, fewer than a vector; apart, so that the sums above need no memory.
+template <typename Scalar>
+P3D_INLINE void convolve_rest(const Scalar* const* row, int64_t taps, int64_t channel,
+                              int64_t count, const Slot<Compute<Scalar>>* weight, bool silu,
+                              Scalar* y) {
+  using Number = Compute<Scalar>;
+  Slot<Number> sum = weight[taps], x;
+  for (int64_t j = 0; j < taps; ++j) {
+    load_some(row[j] + channel, count, x);
     sum.lanes += weight[j].lanes * x.lanes;
   }
-  if (silu) {
-    Vector<Number> open;
-    sigmoid<Number>(sum.lanes, open);
-    sum.lanes *= open;
-  }
-  store_part(sum, count, y + channel);
+  Vector<Number> result = sum.lanes;
+  activate<Number>(silu, result);
+  sum.lanes = result;
+  store_some(sum, count, y + channel);
 }
 
 template <int kTaps, typename Scalar>
@@ -62,19 +74,24 @@ P3D_INLINE void convolve_run_inline(const CausalConv<Scalar>& conv,
   point_at_rows(conv, run, row);
   const int64_t places = run.length + conv.taps - 1;
   for (int64_t i = 0; i < places && row[i] == nullptr; ++i) row[i] = zeros;
+  const int64_t whole = conv.channels / kLanes, rest = conv.channels % kLanes;
   for (int64_t t = 0; t < run.length; ++t) {
+    // Fetched line by line between the products: all lines of a row at once would wait in a queue.
     const int64_t last = conv.layout.length - 1;
     const int64_t read = row_of_step(conv.layout, std::min(run.begin + t + kReadAhead, last));
-    fetch_row<false>(conv.x.data + read * conv.x.stride, conv.channels);
-    if (conv.layout.order != nullptr) {
-      const int64_t written = row_of_step(conv.layout, std::min(run.begin + t + kWriteAhead, last));
-      fetch_row<true>(y + written * conv.channels, conv.channels);
-    }
+    const int64_t written = row_of_step(conv.layout, std::min(run.begin + t + kWriteAhead, last));
+    const Scalar* soon = conv.x.data + read * conv.x.stride;
+    const Scalar* soon_written = y + written * conv.channels;
     Scalar* target = y + row_of_step(conv.layout, run.begin + t) * conv.channels;
-    for (int64_t block = 0; block < table.blocks; ++block) {
+    for (int64_t block = 0; block < whole; ++block) {
       const int64_t channel = block * kLanes;
-      convolve_block<kTaps>(row + t, conv.taps, channel, std::min(kLanes, conv.channels - channel),
-                            table.of_block(block), conv.silu, target);
+      __builtin_prefetch(soon + channel, 0);
+      __builtin_prefetch(soon_written + channel, 1);
+      convolve_block<kTaps>(row + t, conv.taps, channel, table.of_block(block), conv.silu, target);
+    }
+    if (rest > 0) {
+      convolve_rest(row + t, conv.taps, whole * kLanes, rest, table.of_block(whole), conv.silu,
+                    target);
     }
   }
 }
