@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include "binding/cpu/cpu_call.h"
 #include "common/check.h"
 
 namespace perception3d {
@@ -11,7 +12,7 @@ namespace {
 template <typename T>
 void measure(const Tensor &boxes_a, const Tensor &boxes_b, BoxMeasure measure, bool aligned,
              Tensor &result) {
-  const int threads = static_cast<int>(torch::stable::get_num_threads());
+  const int threads = thread_count();
   const T *a = boxes_a.const_data_ptr<T>(), *b = boxes_b.const_data_ptr<T>();
   T *out = result.mutable_data_ptr<T>();
   if (aligned) {

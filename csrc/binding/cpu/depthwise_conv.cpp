@@ -6,13 +6,12 @@
 #include <tuple>
 #include <vector>
 
+#include "binding/cpu/cpu_call.h"
 #include "binding/depthwise_conv.h"
 #include "binding/storage_types.h"
 
 namespace perception3d {
 namespace {
-
-int thread_count() { return static_cast<int>(torch::stable::get_num_threads()); }
 
 template <typename Scalar>
 DepthwiseConv<Scalar> checked_conv(const char* op, const Tensor& features,
@@ -35,7 +34,7 @@ Tensor conv(const Tensor& features, std::vector<Tensor> neighbours, std::vector<
             std::vector<int64_t> first_channels, bool residual) {
   const char* op = "depthwise_conv";
   Tensor result = torch::stable::new_empty(features, {features.size(0), features.size(1)});
-  dispatch_storage(op, features, [&](auto* scalar) {
+  dispatch_storage(op, "features", features, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     const auto conv =
         checked_conv<Scalar>(op, features, neighbours, weights, first_channels, residual);
@@ -63,7 +62,7 @@ std::tuple<Tensor, std::vector<Tensor>> conv_backward(const Tensor& grad, const 
     const int64_t taps = needs_weights ? weight.size(0) : 0;
     grad_weights.push_back(torch::stable::new_empty(weight, {taps, weight.size(1)}));
   }
-  dispatch_storage(op, features, [&](auto* scalar) {
+  dispatch_storage(op, "features", features, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     const auto conv =
         checked_conv<Scalar>(op, features, neighbours, weights, first_channels, residual);

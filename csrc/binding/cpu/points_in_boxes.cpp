@@ -5,6 +5,7 @@
 
 #include <tuple>
 
+#include "binding/cpu/cpu_call.h"
 #include "binding/row_numbers.h"
 #include "common/check.h"
 
@@ -27,7 +28,7 @@ std::tuple<Tensor, Tensor> points_in_boxes(const Tensor &points, const Tensor &b
   STD_TORCH_CHECK(points.size(1) >= 3, "points_in_boxes: points must have at least 3 columns, got ",
                   points.size(1));
   STD_TORCH_CHECK(margin >= 0, "points_in_boxes: margin must be >= 0, got ", margin);
-  const int threads = static_cast<int>(torch::stable::get_num_threads());
+  const int threads = thread_count();
   const auto find = dtype == ScalarType::Float ? &run<float> : &run<double>;
   const BoxMembers members = find(points, boxes, margin, threads);
   return {to_tensor(members.box_of_member, points), to_tensor(members.point_of_member, points)};

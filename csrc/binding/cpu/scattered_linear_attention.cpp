@@ -5,13 +5,12 @@
 #include <initializer_list>
 #include <vector>
 
+#include "binding/cpu/cpu_call.h"
 #include "binding/linear_attention.h"
 #include "common/huge_pages.h"
 
 namespace perception3d {
 namespace {
-
-int thread_count() { return static_cast<int>(torch::stable::get_num_threads()); }
 
 // The kernels follow offsets into order, and order into all rows, of which each is written once.
 void check_windows(const char* op, const LinearAttentionTensors& tensors) {
@@ -50,7 +49,7 @@ Tensor forward_checked(const char* op, const LinearAttentionTensors& tensors) {
   const Tensor& query = tensors.query;
   const int64_t width = tensors.value.size(2);
   Tensor output = new_result(query, {query.size(0), query.size(1), width});
-  dispatch_storage(op, query, [&](auto* scalar) {
+  dispatch_storage(op, "query", query, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     const WritableHeadRows<Scalar> target{mutable_data_of<Scalar>(output), query.size(1) * width,
                                           width};
@@ -84,7 +83,7 @@ Tensor backward(const Tensor& grad, const Tensor& query, const Tensor& key, cons
   const int64_t d = query.size(2);
   const int64_t e = value.size(2);
   Tensor result = new_result(query, {query.size(0), heads * (2 * d + e)});
-  dispatch_storage(op, query, [&](auto* scalar) {
+  dispatch_storage(op, "query", query, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     scattered_linear_attention_backward(
         tensors.arguments<Scalar>(), head_rows<Scalar>(grad), columns_of<Scalar>(result, 0, d),

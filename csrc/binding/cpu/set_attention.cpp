@@ -6,12 +6,11 @@
 #include <tuple>
 #include <vector>
 
+#include "binding/cpu/cpu_call.h"
 #include "binding/set_attention.h"
 
 namespace perception3d {
 namespace {
-
-int thread_count() { return static_cast<int>(torch::stable::get_num_threads()); }
 
 // The kernels read rows by number, and threads write rows without asking each other: every row
 // must be inside, and in one set only.
@@ -52,7 +51,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const
   Tensor result = torch::stable::new_empty(query, {num_rows, heads, query.size(2)});
   Tensor log_sum =
       torch::stable::new_empty(query, {keep_log_sum ? num_rows : 0, heads}, sum_dtype(query));
-  dispatch_storage(op, query, [&](auto* scalar) {
+  dispatch_storage(op, "query", query, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     set_attention(tensors.rows<Scalar>(), sets, mutable_data_of<Scalar>(result),
                   keep_log_sum ? mutable_data_of<Compute<Scalar>>(log_sum) : nullptr,
@@ -74,7 +73,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& qu
     return torch::stable::new_empty(query, {query.size(0), query.size(1), query.size(2)});
   };
   Tensor grad_query = empty(), grad_key = empty(), grad_value = empty();
-  dispatch_storage(op, query, [&](auto* scalar) {
+  dispatch_storage(op, "query", query, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     const AttentionGradients<Scalar> gradients{mutable_data_of<Scalar>(grad_query),
                                                mutable_data_of<Scalar>(grad_key),

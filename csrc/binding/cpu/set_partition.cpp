@@ -6,6 +6,7 @@
 #include <tuple>
 #include <vector>
 
+#include "binding/cpu/cpu_call.h"
 #include "common/check.h"
 
 namespace perception3d {
@@ -63,7 +64,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> set_partition(const Tensor& c
       slot_of_voxel.mutable_data_ptr<int64_t>(), member.mutable_data_ptr<int64_t>(),
       set_offset.mutable_data_ptr<int64_t>()};
   fill_sets(cell_in_window.const_data_ptr<int32_t>(), row, offset, first_set.data(), num_voxels,
-            num_windows, set_size, tables, static_cast<int>(torch::stable::get_num_threads()));
+            num_windows, set_size, tables, thread_count());
   return {voxel_of_slot, repeated, slot_of_voxel, member, set_offset};
 }
 

@@ -8,9 +8,9 @@ namespace {
 template <typename T>
 void measure(DeviceCall& call, const Tensor& boxes_a, const Tensor& boxes_b, BoxMeasure measure,
              bool aligned, Tensor& result) {
-  const T *a = input_pointer<T>(boxes_a), *b = input_pointer<T>(boxes_b);
+  const T *a = data_of<T>(boxes_a), *b = data_of<T>(boxes_b);
   const int64_t num_a = boxes_a.size(0), num_b = boxes_b.size(0);
-  T* out = output_pointer<T>(result);
+  T* out = mutable_data_of<T>(result);
   if (aligned) {
     call.check_status(cuda::measure_box_pairs(a, b, num_a, measure, out, call.stream()));
     return;

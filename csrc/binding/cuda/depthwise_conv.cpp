@@ -26,12 +26,12 @@ Tensor conv(const Tensor& features, std::vector<Tensor> neighbours, std::vector<
   const char* op = "depthwise_conv";
   DeviceCall call(op, features);
   Tensor result = call.allocate({features.size(0), features.size(1)}, features.scalar_type());
-  dispatch_floating(op, "features", features, [&](auto* scalar) {
+  dispatch_storage(op, "features", features, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     const auto conv =
         checked_conv<Scalar>(op, call, features, neighbours, weights, first_channels, residual);
-    call.check_status(cuda::depthwise_conv(conv, input_pointer<Scalar>(features),
-                                           output_pointer<Scalar>(result), call.stream()));
+    call.check_status(cuda::depthwise_conv(conv, data_of<Scalar>(features),
+                                           mutable_data_of<Scalar>(result), call.stream()));
   });
   return result;
 }
@@ -54,22 +54,22 @@ std::tuple<Tensor, std::vector<Tensor>> conv_backward(const Tensor& grad, const 
     const int64_t taps = needs_weights ? weight.size(0) : 0;
     grad_weights.push_back(call.allocate({taps, weight.size(1)}, grad.scalar_type()));
   }
-  dispatch_floating(op, "grad", grad, [&](auto* scalar) {
+  dispatch_storage(op, "grad", grad, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     const auto conv =
         checked_conv<Scalar>(op, call, features, neighbours, weights, first_channels, residual);
     if (needs_features) {
       call.check_status(cuda::depthwise_conv_features_backward(
-          conv, input_pointer<Scalar>(grad), output_pointer<Scalar>(grad_features), call.stream()));
+          conv, data_of<Scalar>(grad), mutable_data_of<Scalar>(grad_features), call.stream()));
     }
     if (needs_weights) {
       std::vector<Scalar*> targets;
-      for (Tensor& target : grad_weights) targets.push_back(output_pointer<Scalar>(target));
+      for (Tensor& target : grad_weights) targets.push_back(mutable_data_of<Scalar>(target));
       auto* workspace =
           call.workspace<Compute<Scalar>>(cuda::depthwise_weight_workspace<Scalar>(conv));
-      call.check_status(cuda::depthwise_conv_weight_backward(conv, input_pointer<Scalar>(grad),
-                                                             input_pointer<Scalar>(features),
-                                                             targets, workspace, call.stream()));
+      call.check_status(cuda::depthwise_conv_weight_backward(conv, data_of<Scalar>(grad),
+                                                             data_of<Scalar>(features), targets,
+                                                             workspace, call.stream()));
     }
   });
   return {grad_features, grad_weights};

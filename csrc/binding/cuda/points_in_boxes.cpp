@@ -16,10 +16,10 @@ std::tuple<Tensor, Tensor> find(DeviceCall& call, const Tensor& points, const Te
                   "points_in_boxes: points x boxes must be below 2^31 x 128, got ", points.size(0),
                   " x ", boxes.size(0));
   cuda::PointsInBoxes<T> work;
-  work.points = input_pointer<T>(points);
+  work.points = data_of<T>(points);
   work.num_points = points.size(0);
   work.num_columns = points.size(1);
-  work.boxes = input_pointer<T>(boxes);
+  work.boxes = data_of<T>(boxes);
   work.num_boxes = boxes.size(0);
   work.margin = margin;
   work.containers = call.workspace<BoxContainer>(boxes.size(0));
@@ -31,8 +31,9 @@ std::tuple<Tensor, Tensor> find(DeviceCall& call, const Tensor& points, const Te
   Tensor box_of_member = call.allocate({members}, ScalarType::Long);
   Tensor point_of_member = call.allocate({members}, ScalarType::Long);
   if (members > 0) {
-    call.check_status(cuda::write_members(work, output_pointer<int64_t>(box_of_member),
-                                          output_pointer<int64_t>(point_of_member), call.stream()));
+    call.check_status(cuda::write_members(work, mutable_data_of<int64_t>(box_of_member),
+                                          mutable_data_of<int64_t>(point_of_member),
+                                          call.stream()));
   }
   return {box_of_member, point_of_member};
 }
