@@ -17,7 +17,7 @@ constexpr size_t kListBytes = (2 * kVoxels + kTileThreads / 32) * sizeof(int32_t
 
 // Block (voxels, columns): kVoxels rows and kTileWidth columns of the result.
 template <typename Method, typename Scalar>
-__global__ void __launch_bounds__(kTileThreads, 2)
+__global__ void __launch_bounds__(kTileThreads, Method::kBlocks)
     convolve(ConvShape shape, const Scalar* features, const int32_t* table,
              ConvWeight<Scalar> weight, const Scalar* bias, Scalar* result) {
   typedef typename Method::Number Number;

@@ -15,7 +15,8 @@ struct TapRows {
 };
 
 // A method has
-//   Number, the type of sums; kBytes, the shared memory that it needs, aligned to 16; and
+//   Number, the type of sums; kBytes, the shared memory that it needs, aligned to 16; kBlocks, how
+//   many blocks a multiprocessor shall hold, which limits registers; and
 //   multiply(memory, shape, features, weights, tap, column, rows, sums): sums[out[i]][c] +=
 //   features[in[i]] W[tap][.][column + c] for c < kTileWidth, called by all threads of the block,
 //   with a barrier before and after.
@@ -27,6 +28,7 @@ struct ByThreads {
   typedef SharedTile<Number, kTileDepth> Rows;
   typedef SharedTile<Number, kTileWidth> Columns;
 
+  static constexpr int kBlocks = 2;
   static constexpr size_t kBytes =
       (kTileWidth * Rows::kStride + kTileDepth * Columns::kStride) * sizeof(Number);
 
@@ -101,6 +103,7 @@ template <typename Scalar, bool kTurned>
 struct ByTensorCores {
   typedef float Number;
 
+  static constexpr int kBlocks = kTurned ? 3 : 4;
   static constexpr size_t kBytes = 2 * kTensorNumbers * sizeof(Scalar);
 
   // Whether the weights of every tap can be copied in pieces of 16 bytes.
