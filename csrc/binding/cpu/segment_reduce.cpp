@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "binding/cpu/cpu_call.h"
+#include "binding/cpu/row_lists.h"
 #include "binding/storage_types.h"
 #include "common/check.h"
 
@@ -22,12 +23,7 @@ Segments checked_segments(const char* op, const Tensor& order, const Tensor& off
   const int64_t count = offsets.size(0) - 1;
   const int64_t places = order.size(0);
   const int64_t* offset = offsets.const_data_ptr<int64_t>();
-  STD_TORCH_CHECK(offset[0] == 0 && offset[count] == places, op, ": offsets must run from 0 to ",
-                  places, ", got ", offset[0], " to ", offset[count]);
-  for (int64_t i = 0; i < count; ++i) {
-    STD_TORCH_CHECK(offset[i] <= offset[i + 1], op, ": offsets must ascend, got ", offset[i],
-                    " before ", offset[i + 1]);
-  }
+  check_offsets(op, offset, count, places);
   const int64_t* row = order.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < places; ++i) {
     STD_TORCH_CHECK(row[i] >= 0 && row[i] < num_rows, op, ": order must be in 0..", num_rows - 1,

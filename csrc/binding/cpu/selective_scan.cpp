@@ -61,11 +61,7 @@ Gradients scan_backward(const Tensor& grad, const Tensor& u, const Tensor& delta
   STD_TORCH_CHECK(u.is_cpu(), op, ": u must lie on the CPU");
   tensors.check(op);
   const int64_t channels = tensors.channels(), states = tensors.states();
-  check_rows(op, "grad", grad, u, tensors.length(), channels);
-  check_dense(op, "checkpoints", checkpoints, u, compute_type(u), 3);
-  check_size(op, "checkpoints", checkpoints, 0, tensors.chunks());
-  check_size(op, "checkpoints", checkpoints, 1, states);
-  check_size(op, "checkpoints", checkpoints, 2, channels);
+  tensors.check_results(op, grad, checkpoints);
 
   Tensor grad_u = new_rows(u, true, channels), grad_delta = new_rows(u, true, channels);
   Tensor grad_B = new_rows(u, true, states), grad_C = new_rows(u, true, states);

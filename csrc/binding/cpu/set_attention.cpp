@@ -4,42 +4,25 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <tuple>
-#include <vector>
 
 #include "binding/cpu/cpu_call.h"
+#include "binding/cpu/row_lists.h"
 #include "binding/set_attention.h"
 
 namespace perception3d {
 namespace {
-
-// The kernels read rows by number, and threads write rows without asking each other: every row
-// must be inside, and in one set only.
-void check_sets(const char* op, const RowSets& sets, int64_t num_rows) {
-  const int64_t* offset = sets.offsets;
-  STD_TORCH_CHECK(offset[0] == 0 && offset[sets.count] == num_rows, op,
-                  ": offsets must run from 0 to ", num_rows, ", got ", offset[0], " to ",
-                  offset[sets.count]);
-  for (int64_t i = 0; i < sets.count; ++i) {
-    STD_TORCH_CHECK(offset[i] <= offset[i + 1], op, ": offsets must ascend, got ", offset[i],
-                    " before ", offset[i + 1]);
-  }
-  std::vector<bool> seen(num_rows);
-  for (int64_t i = 0; i < num_rows; ++i) {
-    const int64_t row = sets.order[i];
-    const bool inside = row >= 0 && row < num_rows;
-    STD_TORCH_CHECK(inside && !seen[row], op, ": order must be a permutation of 0..", num_rows - 1,
-                    ", got ", row, " in row ", i);
-    seen[row] = true;
-  }
-}
 
 RowSets checked_sets(const char* op, const SetAttentionTensors& tensors) {
   STD_TORCH_CHECK(tensors.query.is_cpu(), op, ": query must lie on the CPU");
   check_cpu(op, "order", tensors.order, ScalarType::Long, 1);
   check_cpu(op, "offsets", tensors.offsets, ScalarType::Long, 1);
   tensors.check(op);
-  check_sets(op, tensors.sets(), tensors.query.size(0));
-  return tensors.sets();
+  // The kernels read rows by number, and threads write rows without asking each other: every row
+  // must be inside, and in one set only.
+  const RowSets sets = tensors.sets();
+  check_offsets(op, sets.offsets, sets.count, tensors.query.size(0));
+  check_permutation(op, sets.order, tensors.query.size(0));
+  return sets;
 }
 
 std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const Tensor& value,

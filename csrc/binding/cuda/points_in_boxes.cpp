@@ -2,6 +2,7 @@
 
 #include <tuple>
 
+#include "binding/boxes.h"
 #include "binding/cuda/device.h"
 #include "cuda/device_sort.h"
 
@@ -42,15 +43,8 @@ std::tuple<Tensor, Tensor> points_in_boxes(const Tensor& points, const Tensor& b
                                            double margin) {
   const char* op = "points_in_boxes";
   DeviceCall call(op, points);
-  const ScalarType dtype = points.scalar_type();
-  check_floating(op, "points", points);
-  call.check_input("points", points, dtype, 2);
-  call.check_input("boxes", boxes, dtype, 2);
-  check_size(op, "boxes", boxes, 1, 7);
-  STD_TORCH_CHECK(points.size(1) >= 3, op, ": points must have at least 3 columns, got ",
-                  points.size(1));
-  STD_TORCH_CHECK(margin >= 0, op, ": margin must be >= 0, got ", margin);
-  const auto run = dtype == ScalarType::Float ? &find<float> : &find<double>;
+  check_points_and_boxes(op, call, points, boxes, margin);
+  const auto run = points.scalar_type() == ScalarType::Float ? &find<float> : &find<double>;
   return run(call, points, boxes, margin);
 }
 

@@ -54,13 +54,11 @@ Tensor forward(const Tensor& query, const Tensor& key, const Tensor& value, cons
                          {query, key, value, offsets, order, epsilon});
 }
 
-// The three parts of qkv (rows, 3, heads, width), in place.
 Tensor forward_qkv(const Tensor& qkv, const Tensor& offsets, const std::optional<Tensor>& order,
                    double epsilon) {
   const char* op = "scattered_linear_attention_qkv";
-  check_qkv(op, qkv);
-  return forward_checked(op, {torch::stable::select(qkv, 1, 0), torch::stable::select(qkv, 1, 1),
-                              torch::stable::select(qkv, 1, 2), offsets, order, epsilon});
+  const QkvParts parts(op, qkv);
+  return forward_checked(op, {parts.query, parts.key, parts.value, offsets, order, epsilon});
 }
 
 Tensor backward(const Tensor& grad, const Tensor& query, const Tensor& key, const Tensor& value,

@@ -76,12 +76,9 @@ Gradients scan_backward(const Tensor& grad, const Tensor& u, const Tensor& delta
   check_tensors(op, call, tensors);
   const int64_t length = tensors.length();
   const int64_t channels = tensors.channels(), states = tensors.states();
-  check_rows(op, "grad", grad, u, length, channels);
+  tensors.check_results(op, grad, checkpoints);
   call.check_view("grad", grad, u.scalar_type(), 2);
   call.check_input("checkpoints", checkpoints, ScalarType::Float, 3);
-  check_size(op, "checkpoints", checkpoints, 0, tensors.chunks());
-  check_size(op, "checkpoints", checkpoints, 1, states);
-  check_size(op, "checkpoints", checkpoints, 2, channels);
 
   const ScalarType dtype = u.scalar_type();
   Tensor grad_u = call.allocate({length, channels}, dtype);
