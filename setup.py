@@ -37,6 +37,8 @@ CONTRACTED = {
     "depthwise_conv",
     "subm_conv",
     "subm_conv_weight",
+    "sparse_conv",
+    "sparse_conv_weight",
 }
 
 

@@ -164,7 +164,7 @@ def _spconv() -> Iterator[Finding]:
     found = [(name, version_of(name)) for name in SPCONV if version_of(name)]
     new = "spconv-cu126" if sys.version_info >= (3, 12) else "spconv-cu120"
     if not found:
-        text = "not installed; only sparse convolutions on GPUs need it"
+        text = "not installed; on GPUs our own operators convolve, where its are tuned"
         yield Finding("absent", "spconv", text, f"pip install {new}")
     elif len(found) > 1:
         names = " ".join(name for name, _ in found)
@@ -178,7 +178,7 @@ def _spconv() -> Iterator[Finding]:
         yield Finding(
             "note",
             "spconv",
-            f"{found[0][1]}, the CPU-only package: GPUs need another, CPUs need none",
+            f"{found[0][1]}, the CPU-only package, which nothing uses: on GPUs another is tuned",
             f"pip uninstall -y spconv && pip install {new}",
         )
     else:

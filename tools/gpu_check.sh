@@ -38,7 +38,7 @@ step env P3D_CUDA=1 "$python" setup.py build_ext --inplace
 # that are about the GPU.
 step "$python" -m pytest tests/ops --shadow cuda
 tests=(tests/simt tests/ops tests/benchmark tests/layers tests/models)
-have "the tests of sparse convolutions" spconv
+have "the comparison with spconv" spconv
 have tests/parity scipy nuscenes && tests+=(tests/parity)
 have tests/engine mmengine nuscenes rich && tests+=(tests/engine)
 step "$python" -m pytest -m gpu "${tests[@]}"

@@ -8,14 +8,13 @@
 
 namespace perception3d {
 
-// check(name, tensor, dtype) has to refuse what is not a matrix of that dtype to be read.
-template <typename Scalar, typename Check>
-DepthwiseConv<Scalar> depthwise_conv_of(const char* op, const Tensor& features,
+// Call is a CpuCall or a DeviceCall.
+template <typename Scalar, typename Call>
+DepthwiseConv<Scalar> depthwise_conv_of(const char* op, Call& call, const Tensor& features,
                                         const std::vector<Tensor>& neighbours,
                                         const std::vector<Tensor>& weights,
-                                        const std::vector<int64_t>& first_channels, bool residual,
-                                        const Check& check) {
-  check("features", features, features.scalar_type());
+                                        const std::vector<int64_t>& first_channels, bool residual) {
+  call.check_input("features", features, features.scalar_type(), 2);
   const int64_t rows = features.size(0), columns = features.size(1);
   STD_TORCH_CHECK(rows < INT32_MAX, op, ": there must be fewer than 2^31 - 1 voxels");
   const size_t groups = neighbours.size();
@@ -24,8 +23,8 @@ DepthwiseConv<Scalar> depthwise_conv_of(const char* op, const Tensor& features,
   DepthwiseConv<Scalar> conv{rows, columns, residual, {}};
   std::vector<bool> taken(columns);
   for (size_t i = 0; i < groups; ++i) {
-    check("neighbours", neighbours[i], ScalarType::Int);
-    check("weight", weights[i], features.scalar_type());
+    call.check_input("neighbours", neighbours[i], ScalarType::Int, 2);
+    call.check_input("weight", weights[i], features.scalar_type(), 2);
     const int64_t taps = neighbours[i].size(1), channels = weights[i].size(1);
     const int64_t first = first_channels[i];
     check_size(op, "neighbours", neighbours[i], 0, rows);
@@ -41,6 +40,13 @@ DepthwiseConv<Scalar> depthwise_conv_of(const char* op, const Tensor& features,
                            channels});
   }
   return conv;
+}
+
+template <typename Call>
+void check_depthwise_grad(const char* op, Call& call, const Tensor& grad, const Tensor& features) {
+  call.check_input("grad", grad, features.scalar_type(), 2);
+  check_size(op, "grad", grad, 0, features.size(0));
+  check_size(op, "grad", grad, 1, features.size(1));
 }
 
 }  // namespace perception3d

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "common/check.h"
+#include "common/strided_grid.h"
 #include "common/subm_grid.h"
 #include "common/voxel_grid.h"
 #include "common/window_grid.h"
@@ -64,6 +65,39 @@ inline SubmGrid subm_grid(int64_t batch_size, const std::vector<int64_t>& spatia
   }
   STD_TORCH_CHECK(cells < 4.6e18 && taps <= kMostTaps,
                   "subm_index: there may be 2^62 - 1 cells and ", kMostTaps, " taps at most");
+  return grid;
+}
+
+inline StridedGrid strided_grid(int64_t batch_size, const std::vector<int64_t>& spatial_shape,
+                                const std::vector<int64_t>& kernel,
+                                const std::vector<int64_t>& stride,
+                                const std::vector<int64_t>& padding) {
+  STD_TORCH_CHECK(
+      spatial_shape.size() == 3 && kernel.size() == 3 && stride.size() == 3 && padding.size() == 3,
+      "sparse_index: spatial_shape, kernel, stride and padding must have 3 entries");
+  STD_TORCH_CHECK(batch_size >= 1, "sparse_index: batch_size must be >= 1");
+  StridedGrid grid{batch_size, {}, {}, {}, {}};
+  int64_t cells = batch_size, taps = 1;
+  for (int axis = 0; axis < 3; ++axis) {
+    const int64_t limit = INT32_MAX;
+    STD_TORCH_CHECK(spatial_shape[axis] >= 1 && spatial_shape[axis] <= limit && kernel[axis] >= 1 &&
+                        kernel[axis] <= limit && stride[axis] >= 1 && stride[axis] <= limit &&
+                        padding[axis] >= 0 && padding[axis] <= limit,
+                    "sparse_index: sizes must be >= 1, padding >= 0, all at most 2^31 - 1");
+    grid.spatial_shape[axis] = spatial_shape[axis];
+    grid.kernel[axis] = kernel[axis];
+    grid.stride[axis] = stride[axis];
+    grid.padding[axis] = padding[axis];
+    STD_TORCH_CHECK(spatial_shape[axis] + 2 * padding[axis] >= kernel[axis],
+                    "sparse_index: the kernel is larger than the padded grid");
+    int64_t size = grid.output_shape(axis);
+    if (axis == 2) size = (size + kStridedLine - 1) / kStridedLine * kStridedLine;
+    const bool fits = size <= limit && !__builtin_mul_overflow(cells, size, &cells) &&
+                      !__builtin_mul_overflow(taps, kernel[axis], &taps);
+    STD_TORCH_CHECK(fits && cells < int64_t{1} << 62 && taps <= kMostTaps,
+                    "sparse_index: there may be 2^62 - 1 output cells and ", kMostTaps,
+                    " taps at most");
+  }
   return grid;
 }
 

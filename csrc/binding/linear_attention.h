@@ -66,10 +66,18 @@ struct LinearAttentionTensors {
   }
 };
 
-inline void check_qkv(const char* op, const Tensor& qkv) {
-  STD_TORCH_CHECK(qkv.dim() == 4, op, ": qkv must have 4 dimensions, got ", qkv.dim());
-  check_size(op, "qkv", qkv, 1, 3);
-}
+// The three parts of qkv (rows, 3, heads, width), in place.
+struct QkvParts {
+  Tensor query, key, value;
+
+  QkvParts(const char* op, const Tensor& qkv) {
+    STD_TORCH_CHECK(qkv.dim() == 4, op, ": qkv must have 4 dimensions, got ", qkv.dim());
+    check_size(op, "qkv", qkv, 1, 3);
+    query = torch::stable::select(qkv, 1, 0);
+    key = torch::stable::select(qkv, 1, 1);
+    value = torch::stable::select(qkv, 1, 2);
+  }
+};
 
 inline void check_grad(const char* op, const Tensor& grad, const LinearAttentionTensors& tensors) {
   check_head_rows(op, "grad", grad, tensors.query);

@@ -46,6 +46,15 @@ struct ScanTensors {
     }
   }
 
+  // The further inputs of the backward pass.
+  void check_results(const char* op, const Tensor& grad, const Tensor& checkpoints) const {
+    check_rows(op, "grad", grad, u, length(), channels());
+    check_dense(op, "checkpoints", checkpoints, u, compute_type(u), 3);
+    check_size(op, "checkpoints", checkpoints, 0, chunks());
+    check_size(op, "checkpoints", checkpoints, 1, states());
+    check_size(op, "checkpoints", checkpoints, 2, channels());
+  }
+
   template <typename Scalar>
   ScanInputs<Scalar> arguments(const char* op) const {
     using Number = Compute<Scalar>;

@@ -16,9 +16,9 @@ Scalar* mutable_data_of(const Tensor& tensor) {
   return static_cast<Scalar*>(tensor.mutable_data_ptr());
 }
 
-// Calls body with a null pointer of the tensor's storage type.
+// Calls body with a null pointer of the tensor's storage type: float, double, BFloat16 or Float16.
 template <typename Body>
-void dispatch_storage(const char* op, const Tensor& tensor, const Body& body) {
+void dispatch_storage(const char* op, const char* name, const Tensor& tensor, const Body& body) {
   switch (tensor.scalar_type()) {
     case ScalarType::Float:
       return body(static_cast<float*>(nullptr));
@@ -29,7 +29,7 @@ void dispatch_storage(const char* op, const Tensor& tensor, const Body& body) {
     case ScalarType::Half:
       return body(static_cast<Float16*>(nullptr));
     default:
-      STD_TORCH_CHECK(false, op, ": must be float32, float64, bfloat16 or float16, got ",
+      STD_TORCH_CHECK(false, op, ": ", name, " must be float32, float64, bfloat16 or float16, got ",
                       torch::headeronly::toString(tensor.scalar_type()));
   }
 }

@@ -13,14 +13,19 @@ namespace perception3d {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// A tensor of the given dtype and rank with rows next to each other in memory.
-inline void check_layout(const char *op, const char *name, const Tensor &tensor, ScalarType dtype,
-                         int64_t rank) {
+inline void check_kind(const char *op, const char *name, const Tensor &tensor, ScalarType dtype,
+                       int64_t rank) {
   STD_TORCH_CHECK(tensor.scalar_type() == dtype, op, ": ", name, " must be ",
                   torch::headeronly::toString(dtype), ", got ",
                   torch::headeronly::toString(tensor.scalar_type()));
   STD_TORCH_CHECK(tensor.dim() == rank, op, ": ", name, " must have ", rank, " dimensions, got ",
                   tensor.dim());
+}
+
+// A tensor of the given dtype and rank with rows next to each other in memory.
+inline void check_layout(const char *op, const char *name, const Tensor &tensor, ScalarType dtype,
+                         int64_t rank) {
+  check_kind(op, name, tensor, dtype, rank);
   STD_TORCH_CHECK(tensor.is_contiguous(), op, ": ", name, " must be contiguous");
 }
 

@@ -4,20 +4,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/strided_grid.h"
 #include "cpu/cell_lines.h"
 
 namespace perception3d {
-
-// Sizes in order z, y, x; an output at cell o sees the cells o * stride - padding + tap.
-struct StridedGrid {
-  int64_t batch_size;
-  int64_t spatial_shape[3], kernel[3], stride[3], padding[3];
-
-  int64_t num_taps() const { return kernel[0] * kernel[1] * kernel[2]; }
-  int64_t output_shape(int axis) const {
-    return (spatial_shape[axis] + 2 * padding[axis] - kernel[axis]) / stride[axis] + 1;
-  }
-};
 
 // What is wrong with coordinates.  row < 0: nothing.  Else the voxel `row` lies outside the grid,
 // or, with other >= 0, in the same cell as the voxel `other`.
@@ -26,8 +16,9 @@ struct StridedFault {
   int64_t other;
 };
 
-// Collects the outputs: all cells that see at least one voxel.  The grid needs fewer than 2^62
-// output cells in lines that are filled up to whole CellLines, and at most 2^31 - 1 voxels.
+static_assert(kStridedLine == kLineCells, "outputs are numbered in whole lines");
+
+// Collects the outputs: all cells that see at least one voxel, of at most 2^31 - 1.
 class SparseIndex {
  public:
   SparseIndex(const int32_t* coords, int64_t num_voxels, const StridedGrid& grid);

@@ -7,14 +7,6 @@
 
 namespace perception3d {
 
-// Weights (taps, in, out) anywhere in memory: element (k, i, o) is data[k * tap + i * in + o *
-// out].
-template <typename Scalar>
-struct ConvWeight {
-  const Scalar* data;
-  int64_t tap, in, out;
-};
-
 // result (rows, out_channels) = bias + sum over taps k of features[neighbours[row, k]] W_k, taps
 // without a voxel left out.  features (inputs, in_channels), neighbours (rows, taps) -1 or rows of
 // the features; bias may be null.  Returns a row whose neighbours do not exist, and then the result
@@ -30,15 +22,5 @@ template <typename Scalar>
 int64_t subm_conv_weight_gradient(const ConvShape& shape, const Scalar* features,
                                   const Scalar* grad, const int32_t* neighbours,
                                   Scalar* grad_weight, int threads);
-
-// Every matrix transposed; the taps in reverse order.
-template <typename Scalar>
-ConvWeight<Scalar> transposed(const ConvWeight<Scalar>& weight) {
-  return {weight.data, weight.tap, weight.out, weight.in};
-}
-template <typename Scalar>
-ConvWeight<Scalar> reversed(const ConvWeight<Scalar>& weight, int64_t taps) {
-  return {weight.data + (taps - 1) * weight.tap, -weight.tap, weight.in, weight.out};
-}
 
 }  // namespace perception3d

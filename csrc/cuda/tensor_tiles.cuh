@@ -17,18 +17,18 @@ constexpr int kTensorStride = kTensorTile + 8;
 constexpr int kTensorNumbers = kTensorTile * kTensorStride;
 
 // Starts to copy columns first .. first + 63 of rows row_of(r), r < kTensorTile, into a tile; zeros
-// where row_of is negative or the row, of `columns` numbers, ends.  `columns` is a multiple of 8,
-// and all rows are aligned to 16 bytes.
+// where row_of is negative or the row, of `columns` numbers, ends.  Rows lie `step` numbers apart,
+// `columns` is a multiple of 8, and all rows are aligned to 16 bytes.
 template <typename Scalar, typename RowOf>
-__device__ __forceinline__ void copy_rows(const Scalar* source, int64_t columns, int64_t first,
-                                          const RowOf& row_of, Scalar* tile) {
+__device__ __forceinline__ void copy_rows(const Scalar* source, int64_t step, int64_t columns,
+                                          int64_t first, const RowOf& row_of, Scalar* tile) {
   constexpr int kPieces = kTensorTile / 8;
   for (int i = threadIdx.x; i < kTensorTile * kPieces; i += kTileThreads) {
     const int r = i / kPieces, column = i % kPieces * 8;
     const int64_t row = row_of(r);
     Scalar* target = tile + r * kTensorStride + column;
     if (row >= 0 && first + column < columns) {
-      copy_async(target, source + row * columns + first + column);
+      copy_async(target, source + row * step + first + column);
     } else {
       store_packed(Packed<Scalar, 8>{}, target);
     }

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from perception3d.layers.sparse_kernel import Convolution, Kernel, RuleBook
-from perception3d.layers.spconv_rules import spconv_rules
+from perception3d.layers.spconv_rules import spconv_rules, spconv_serves_gpus
 from perception3d.ops.sparse_conv import sparse_conv
 from perception3d.ops.sparse_index import sparse_index
 from perception3d.ops.subm_conv import subm_conv
@@ -14,19 +14,24 @@ from perception3d.structures import SparseVoxels
 def rule_book(voxels: SparseVoxels, kernel: Kernel) -> RuleBook:
     """Return the rule book of a kernel on voxels, computed once (kept in their index cache).
 
-    On CPUs our own operators convolve, on GPUs spconv.
+    Our own operators convolve, but on GPUs spconv where it is installed with CUDA kernels: its
+    matrix products are tuned.
 
     Raises:
         ValueError: grid too small for the kernel, or more cells than can be numbered.
-        MissingSpconvError: on a GPU, where spconv cannot be used.
+        BrokenSpconvError: on a GPU, where spconv is installed and cannot be loaded.
     """
-    # On a GPU spconv leaves the tables of the backward pass out when they are not asked for.
-    backward = torch.is_grad_enabled() or not voxels.coords.is_cuda
+    # spconv leaves the tables of the backward pass out when they are not asked for.
+    backward = torch.is_grad_enabled() or not _spconv_convolves_on(voxels.coords.device)
     return voxels.cache.get(("rules", kernel, backward), lambda: _build(voxels, kernel, backward))
 
 
+def _spconv_convolves_on(device: torch.device) -> bool:
+    return device.type == "cuda" and spconv_serves_gpus()
+
+
 def _build(voxels: SparseVoxels, kernel: Kernel, backward: bool) -> RuleBook:
-    if voxels.coords.is_cuda:
+    if _spconv_convolves_on(voxels.coords.device):
         return spconv_rules(voxels, kernel, backward=backward)
     return native_rules(voxels, kernel)
 

@@ -4,6 +4,7 @@ It is imported on first use, so that networks can be built, loaded and converted
 """
 
 import importlib
+import importlib.util
 import math
 import sys
 import warnings
@@ -27,8 +28,21 @@ _MAX_MASKED_KERNEL = 32
 _MAX_INT32 = 2**31 - 1
 
 
-class MissingSpconvError(UserError, ImportError):
-    """spconv is not installed, cannot be loaded, or is the package without CUDA kernels."""
+class BrokenSpconvError(UserError, ImportError):
+    """spconv cannot be loaded."""
+
+
+@cache
+def spconv_serves_gpus() -> bool:
+    """Say whether spconv is installed, and is not the package without CUDA kernels.
+
+    Raises:
+        BrokenSpconvError: it is installed and cannot be loaded.
+    """
+    if importlib.util.find_spec("spconv") is None:
+        return False
+    _spconv()
+    return not importlib.import_module("spconv.cppconstants").CPU_ONLY_BUILD
 
 
 def spconv_rules(voxels: SparseVoxels, kernel: Kernel, *, backward: bool) -> RuleBook:
@@ -41,7 +55,7 @@ def spconv_rules(voxels: SparseVoxels, kernel: Kernel, *, backward: bool) -> Rul
 
     Raises:
         ValueError: grid too small for the kernel, or too many cells for spconv's 32-bit keys.
-        MissingSpconvError: spconv cannot be used.
+        BrokenSpconvError: spconv cannot be loaded.
     """
     shape = kernel.output_shape(voxels.spatial_shape)
     volume = max(math.prod(shape), math.prod(voxels.spatial_shape)) * voxels.batch_size
@@ -189,7 +203,7 @@ def _spconv() -> ModuleType:
     """Import spconv.
 
     Raises:
-        MissingSpconvError: naming the package to install.
+        BrokenSpconvError: naming the package to install.
     """
     package = "spconv-cu126" if sys.version_info >= (3, 12) else "spconv-cu120"
     try:
@@ -197,14 +211,9 @@ def _spconv() -> ModuleType:
             warnings.simplefilter("ignore")  # its own use of renamed torch functions
             spconv = importlib.import_module("spconv")
             importlib.import_module("spconv.pytorch")
-            constants = importlib.import_module("spconv.cppconstants")
     except (ImportError, OSError) as error:
-        raise MissingSpconvError(
-            f"sparse convolutions on GPUs need spconv ({error}); pip install {package}"
+        raise BrokenSpconvError(
+            f"spconv cannot be loaded ({error}); pip install {package}, or uninstall it: our own "
+            "operators then convolve on GPUs"
         ) from error
-    if constants.CPU_ONLY_BUILD:
-        raise MissingSpconvError(
-            "the installed package 'spconv' is a CPU-only build; "
-            f"pip uninstall -y spconv && pip install {package}"
-        )
     return spconv

@@ -25,7 +25,7 @@ def subm_conv(
         neighbours: (N, K) int32, a table of `subm_index` of the same voxels: the gradient relies
             on its symmetry.
         weight: (K, Cin, Cout), or (Cout, kz, ky, kx, Cin) as spconv 2 stores it, dtype of the
-            features.
+            features; read as it lies in memory.
         bias: (Cout,) of the same dtype, or None.
 
     Returns:
@@ -49,8 +49,6 @@ def subm_conv(
         check_tensor(owner, "bias", bias, (weight.shape[2],), dtype)
         check_same_device(owner, features=features, bias=bias)
         bias = bias.contiguous()
-    if not weight.is_cpu:  # the CPU packs it anyway
-        weight = weight.contiguous()
     result: Tensor = native.subm_conv(features.contiguous(), neighbours.contiguous(), weight, bias)
     return result
 

@@ -52,7 +52,7 @@ def test_the_spconv_without_cuda(
     monkeypatch.setattr(sys, "version_info", python)
     (finding,) = doctor._spconv()
     assert finding.state == "note"
-    assert "GPUs need another" in finding.text
+    assert "CPU-only package, which nothing uses" in finding.text
     assert finding.command.endswith(f"pip install {wanted}")
 
 

@@ -17,7 +17,7 @@ from perception3d.layers.sparse_conv import (
     SubMConv3d,
 )
 from perception3d.layers.sparse_kernel import Kernel
-from perception3d.layers.sparse_rules import rule_book
+from perception3d.layers.sparse_rules import native_rules, rule_book
 from perception3d.layers.spconv_rules import spconv_rules
 from perception3d.structures import SparseVoxels
 
@@ -27,14 +27,28 @@ needs_spconv = pytest.mark.skipif(
 )
 
 
+ENGINES = {
+    "ours": lambda voxels, kernel, _: native_rules(voxels, kernel),
+    "spconv": lambda voxels, kernel, backward: spconv_rules(voxels, kernel, backward=backward),
+}
+
+
 @pytest.fixture(params=["ours", pytest.param("spconv", marks=needs_spconv)], autouse=True)
 def engine(request, monkeypatch):
-    """Who convolves.  spconv serves GPUs alone; its algorithm for any device is tested here."""
-    if request.param == "spconv":
-        monkeypatch.setattr(
-            sparse_rules, "_build", lambda *args: spconv_rules(*args[:2], backward=args[2])
-        )
+    """Who convolves, whatever the device.  On CPUs spconv has its algorithm for any device."""
+    monkeypatch.setattr(sparse_rules, "_build", ENGINES[request.param])
     return request.param
+
+
+@pytest.fixture
+def new_look():
+    """Let spconv be looked for anew, in the test and after it."""
+    caches = (rules_of_spconv._spconv, rules_of_spconv.spconv_serves_gpus)
+    for found in caches:
+        found.cache_clear()
+    yield
+    for found in caches:
+        found.cache_clear()
 
 
 only_ours = pytest.mark.parametrize("engine", ["ours"], indirect=True)
@@ -255,36 +269,56 @@ def test_more_cells_than_spconv_can_number_are_refused():
         rule_book(huge, Kernel((3, 3, 3), submanifold=True))
 
 
-@only_spconv
-def test_missing_spconv_names_the_package(monkeypatch):
-    monkeypatch.setitem(sys.modules, "spconv", None)
-    rules_of_spconv._spconv.cache_clear()
-    voxels = random_voxels()
-    conv = SparseConv3d(3, 4, 3, 2, 1).double()  # a network can be made without it
-    with pytest.raises(UserError, match="on GPUs need spconv .*pip install spconv-cu"):
-        conv(voxels)
-    with pytest.raises(ImportError):
-        conv(voxels)
+CUDA = torch.device("cuda")
 
 
 @only_ours
-def test_cpus_do_without_spconv(monkeypatch):
+def test_without_spconv_ours_convolve_everywhere(monkeypatch, new_look):
     monkeypatch.setitem(sys.modules, "spconv", None)
-    rules_of_spconv._spconv.cache_clear()
+    assert not sparse_rules._spconv_convolves_on(CUDA)
     coarse = SparseConv3d(4, 4, 3, 2).double()(SubMConv3d(3, 4).double()(random_voxels()))
     coarse.features.sum().backward()
 
 
 @needs_spconv
-@only_spconv
-def test_cpu_only_package_is_refused(monkeypatch):
+@only_ours
+@pytest.mark.parametrize("cpu_only", [False, True])
+def test_spconv_convolves_on_gpus_where_it_has_their_kernels(monkeypatch, new_look, cpu_only):
     import spconv.cppconstants
 
-    monkeypatch.setattr(spconv.cppconstants, "CPU_ONLY_BUILD", True)
-    rules_of_spconv._spconv.cache_clear()
-    with pytest.raises(UserError, match="CPU-only build; pip uninstall"):
-        SubMConv3d(3, 4).double()(random_voxels())
-    rules_of_spconv._spconv.cache_clear()
+    monkeypatch.setattr(spconv.cppconstants, "CPU_ONLY_BUILD", cpu_only)
+    assert sparse_rules._spconv_convolves_on(CUDA) != cpu_only
+    assert not sparse_rules._spconv_convolves_on(torch.device("cpu"))
+
+
+@needs_spconv
+@only_ours
+def test_spconv_that_cannot_be_loaded_is_named(monkeypatch, new_look):
+    monkeypatch.setitem(sys.modules, "spconv.pytorch", None)
+    with pytest.raises(UserError, match="spconv cannot be loaded .*pip install spconv-cu.* or un"):
+        sparse_rules._spconv_convolves_on(CUDA)
+    with pytest.raises(ImportError):
+        sparse_rules._spconv_convolves_on(CUDA)
+
+
+@pytest.mark.gpu
+def test_a_gpu_convolves_as_the_cpu_does(engine):
+    same, down, up = SubMConv3d(8, 16), SparseConv3d(16, 8, 3, 2, 1), InverseConv3d(8, 4, 3, 2, 1)
+    net = torch.nn.ModuleList([same, down, up])
+
+    def run(device):
+        cells = random_voxels(100, 8, dtype=torch.float32)
+        features = cells.features.to(device).requires_grad_()
+        fine = same(SparseVoxels(features, cells.coords.to(device), SHAPE, 2))
+        result = up(down(fine), fine).features
+        leaves = [features, *net.parameters()]
+        grads = torch.autograd.grad(result.square().sum(), leaves)
+        return [value.cpu() for value in (result, *grads)]
+
+    wanted = run("cpu")
+    net.cuda()
+    for got, want in zip(run("cuda"), wanted, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-4 * want.abs().max().item(), rtol=1e-4)
 
 
 @only_ours  # spconv's products vary with the number of pairs

@@ -2,6 +2,15 @@
 
 import torch
 
+# Kernel, stride, padding, order z, y, x.
+STRIDED = [
+    ((3, 3, 3), (2, 2, 2), (1, 1, 1)),
+    ((3, 1, 1), (2, 1, 1), (0, 0, 0)),
+    ((5, 5, 5), (4, 4, 4), (2, 2, 2)),
+    ((2, 3, 4), (1, 2, 5), (1, 0, 3)),
+    ((1, 1, 1), (2, 3, 2), (0, 0, 0)),
+]
+
 
 def random_voxels(count, batch_size, shape, seed=0):
     """(N, 4) int32 rows (b, z, y, x), unique, shuffled; N <= count."""

@@ -109,7 +109,7 @@ def test_debug_build_names_a_wrong_neighbour(wrong):
     features, neighbours, weight, _ = sample(30, (4, 4), torch.float32)
     bad = neighbours.clone()
     bad[7, 2] = wrong
-    with pytest.raises(RuntimeError, match=r"subm_conv: neighbours \+ 1 must be in 0\.\.30"):
+    with pytest.raises(RuntimeError, match=r"rows of the table \+ 1 must be in 0\.\.30"):
         simt.subm_conv(features, bad, weight, None)
-    with pytest.raises(RuntimeError, match=r"neighbours \+ 1 must be in 0\.\.30"):
+    with pytest.raises(RuntimeError, match=r"rows of the table \+ 1 must be in 0\.\.30"):
         simt.subm_conv_backward(features, features, bad, weight, False, True)

@@ -3,6 +3,8 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include "binding/boxes.h"
+#include "binding/cpu/cpu_call.h"
 #include "common/check.h"
 
 namespace perception3d {
@@ -11,7 +13,7 @@ namespace {
 template <typename T>
 void measure(const Tensor &boxes_a, const Tensor &boxes_b, BoxMeasure measure, bool aligned,
              Tensor &result) {
-  const int threads = static_cast<int>(torch::stable::get_num_threads());
+  const int threads = thread_count();
   const T *a = boxes_a.const_data_ptr<T>(), *b = boxes_b.const_data_ptr<T>();
   T *out = result.mutable_data_ptr<T>();
   if (aligned) {
@@ -22,20 +24,13 @@ void measure(const Tensor &boxes_a, const Tensor &boxes_b, BoxMeasure measure, b
 }
 
 Tensor box_overlap(const Tensor &boxes_a, const Tensor &boxes_b, int64_t number, bool aligned) {
-  const ScalarType dtype = boxes_a.scalar_type();
-  check_cpu("box_overlap", "boxes_a", boxes_a, dtype, 2);
-  check_cpu("box_overlap", "boxes_b", boxes_b, dtype, 2);
-  check_size("box_overlap", "boxes_a", boxes_a, 1, 7);
-  check_size("box_overlap", "boxes_b", boxes_b, 1, 7);
-  check_floating("box_overlap", "boxes_a", boxes_a);
-  const int64_t last = static_cast<int64_t>(BoxMeasure::kGiou3d);
-  STD_TORCH_CHECK(number >= 0 && number <= last, "box_overlap: measure must be 0 to ", last,
-                  ", got ", number);
-  if (aligned) check_size("box_overlap", "boxes_b", boxes_b, 0, boxes_a.size(0));
+  const char *op = "box_overlap";
+  const CpuCall call{op};
+  const BoxMeasure kind = checked_measure(op, call, boxes_a, boxes_b, number, aligned);
   Tensor result = aligned ? torch::stable::new_empty(boxes_a, {boxes_a.size(0)})
                           : torch::stable::new_empty(boxes_a, {boxes_a.size(0), boxes_b.size(0)});
-  const auto run = dtype == ScalarType::Float ? &measure<float> : &measure<double>;
-  run(boxes_a, boxes_b, static_cast<BoxMeasure>(number), aligned, result);
+  const auto run = boxes_a.scalar_type() == ScalarType::Float ? &measure<float> : &measure<double>;
+  run(boxes_a, boxes_b, kind, aligned, result);
   return result;
 }
 

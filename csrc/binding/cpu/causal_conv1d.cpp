@@ -5,13 +5,12 @@
 #include <tuple>
 
 #include "binding/causal_conv1d.h"
+#include "binding/cpu/cpu_call.h"
 #include "binding/cpu/fresh_tensor.h"
 #include "binding/cpu/sequence_contents.h"
 
 namespace perception3d {
 namespace {
-
-int thread_count() { return static_cast<int>(torch::stable::get_num_threads()); }
 
 Tensor conv(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
             const Tensor& offsets, bool silu, const std::optional<Tensor>& order, bool reverse) {
@@ -20,7 +19,7 @@ Tensor conv(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& 
   const ConvTensors tensors{x, weight, bias, offsets, silu, order, reverse};
   tensors.check(op);
   Tensor y = fresh_tensor(x, {tensors.length(), tensors.channels()});
-  dispatch_storage(op, x, [&](auto* scalar) {
+  dispatch_storage(op, "x", x, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     const CausalConv<Scalar> conv = tensors.arguments<Scalar>(op);
     check_contents(op, conv.layout);
@@ -43,7 +42,7 @@ std::tuple<Tensor, Tensor, Tensor> conv_backward(const Tensor& grad, const Tenso
   Tensor grad_x = fresh_tensor(x, {length, channels});
   Tensor grad_weight = fresh_tensor(weight, {channels, weight.size(1)});
   Tensor grad_bias = fresh_tensor(weight, {bias.has_value() ? channels : 0});
-  dispatch_storage(op, x, [&](auto* scalar) {
+  dispatch_storage(op, "x", x, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     using Number = Compute<Scalar>;
     const CausalConv<Scalar> conv = tensors.arguments<Scalar>(op);

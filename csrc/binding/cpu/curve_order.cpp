@@ -5,13 +5,12 @@
 
 #include <tuple>
 
+#include "binding/cpu/cpu_call.h"
 #include "binding/curves.h"
 #include "common/check.h"
 
 namespace perception3d {
 namespace {
-
-int thread_count() { return static_cast<int>(torch::stable::get_num_threads()); }
 
 Tensor index(const char* op, const Tensor& coords, const SpaceCurve& curve) {
   check_cpu(op, "coords", coords, ScalarType::Int, 2);

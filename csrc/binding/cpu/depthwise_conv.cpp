@@ -6,25 +6,12 @@
 #include <tuple>
 #include <vector>
 
+#include "binding/cpu/cpu_call.h"
 #include "binding/depthwise_conv.h"
 #include "binding/storage_types.h"
 
 namespace perception3d {
 namespace {
-
-int thread_count() { return static_cast<int>(torch::stable::get_num_threads()); }
-
-template <typename Scalar>
-DepthwiseConv<Scalar> checked_conv(const char* op, const Tensor& features,
-                                   const std::vector<Tensor>& neighbours,
-                                   const std::vector<Tensor>& weights,
-                                   const std::vector<int64_t>& first_channels, bool residual) {
-  const auto check = [op](const char* name, const Tensor& tensor, ScalarType dtype) {
-    check_cpu(op, name, tensor, dtype, 2);
-  };
-  return depthwise_conv_of<Scalar>(op, features, neighbours, weights, first_channels, residual,
-                                   check);
-}
 
 void check_fault(const char* op, const NeighbourFault& fault, int64_t rows) {
   STD_TORCH_CHECK(fault.group < 0, op, ": neighbours must be -1 or in 0..", rows - 1, ", table ",
@@ -34,11 +21,12 @@ void check_fault(const char* op, const NeighbourFault& fault, int64_t rows) {
 Tensor conv(const Tensor& features, std::vector<Tensor> neighbours, std::vector<Tensor> weights,
             std::vector<int64_t> first_channels, bool residual) {
   const char* op = "depthwise_conv";
+  const CpuCall call{op};
   Tensor result = torch::stable::new_empty(features, {features.size(0), features.size(1)});
-  dispatch_storage(op, features, [&](auto* scalar) {
+  dispatch_storage(op, "features", features, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
-    const auto conv =
-        checked_conv<Scalar>(op, features, neighbours, weights, first_channels, residual);
+    const auto conv = depthwise_conv_of<Scalar>(op, call, features, neighbours, weights,
+                                                first_channels, residual);
     const NeighbourFault fault = depthwise_conv(conv, data_of<Scalar>(features),
                                                 mutable_data_of<Scalar>(result), thread_count());
     check_fault(op, fault, conv.rows);
@@ -53,9 +41,8 @@ std::tuple<Tensor, std::vector<Tensor>> conv_backward(const Tensor& grad, const 
                                                       bool residual, bool needs_features,
                                                       bool needs_weights) {
   const char* op = "depthwise_conv_backward";
-  check_cpu(op, "grad", grad, features.scalar_type(), 2);
-  check_size(op, "grad", grad, 0, features.size(0));
-  check_size(op, "grad", grad, 1, features.size(1));
+  const CpuCall call{op};
+  check_depthwise_grad(op, call, grad, features);
   Tensor grad_features =
       torch::stable::new_empty(grad, {needs_features ? grad.size(0) : 0, grad.size(1)});
   std::vector<Tensor> grad_weights;
@@ -63,10 +50,10 @@ std::tuple<Tensor, std::vector<Tensor>> conv_backward(const Tensor& grad, const 
     const int64_t taps = needs_weights ? weight.size(0) : 0;
     grad_weights.push_back(torch::stable::new_empty(weight, {taps, weight.size(1)}));
   }
-  dispatch_storage(op, features, [&](auto* scalar) {
+  dispatch_storage(op, "features", features, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
-    const auto conv =
-        checked_conv<Scalar>(op, features, neighbours, weights, first_channels, residual);
+    const auto conv = depthwise_conv_of<Scalar>(op, call, features, neighbours, weights,
+                                                first_channels, residual);
     std::vector<Scalar*> targets;
     for (Tensor& target : grad_weights) {
       if (needs_weights) targets.push_back(mutable_data_of<Scalar>(target));

@@ -7,6 +7,7 @@
 #include <tuple>
 #include <vector>
 
+#include "binding/cpu/cpu_call.h"
 #include "binding/cpu/voxel_grid.h"
 #include "common/check.h"
 #include "cpu/voxelize.h"
@@ -24,7 +25,7 @@ std::tuple<Tensor, Tensor, Tensor> hard_voxelize_points(const Tensor& points,
   STD_TORCH_CHECK(max_points >= 1 && max_voxels >= 1,
                   "hard_voxelize: max_points and max_voxels must be >= 1");
   const VoxelGrid grid = voxel_grid(op, 1, voxel_size, lower, grid_size, true);
-  const int threads = static_cast<int>(torch::stable::get_num_threads());
+  const int threads = thread_count();
   const int64_t num_points = points.size(0);
   const std::vector<int32_t> frames(num_points, 0);
 

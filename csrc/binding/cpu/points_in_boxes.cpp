@@ -5,6 +5,8 @@
 
 #include <tuple>
 
+#include "binding/boxes.h"
+#include "binding/cpu/cpu_call.h"
 #include "binding/row_numbers.h"
 #include "common/check.h"
 
@@ -19,16 +21,11 @@ BoxMembers run(const Tensor &points, const Tensor &boxes, double margin, int thr
 
 std::tuple<Tensor, Tensor> points_in_boxes(const Tensor &points, const Tensor &boxes,
                                            double margin) {
-  const ScalarType dtype = points.scalar_type();
-  check_cpu("points_in_boxes", "points", points, dtype, 2);
-  check_floating("points_in_boxes", "points", points);
-  check_cpu("points_in_boxes", "boxes", boxes, dtype, 2);
-  check_size("points_in_boxes", "boxes", boxes, 1, 7);
-  STD_TORCH_CHECK(points.size(1) >= 3, "points_in_boxes: points must have at least 3 columns, got ",
-                  points.size(1));
-  STD_TORCH_CHECK(margin >= 0, "points_in_boxes: margin must be >= 0, got ", margin);
-  const int threads = static_cast<int>(torch::stable::get_num_threads());
-  const auto find = dtype == ScalarType::Float ? &run<float> : &run<double>;
+  const char *op = "points_in_boxes";
+  const CpuCall call{op};
+  check_points_and_boxes(op, call, points, boxes, margin);
+  const int threads = thread_count();
+  const auto find = points.scalar_type() == ScalarType::Float ? &run<float> : &run<double>;
   const BoxMembers members = find(points, boxes, margin, threads);
   return {to_tensor(members.box_of_member, points), to_tensor(members.point_of_member, points)};
 }

@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include "binding/cpu/cpu_call.h"
 #include "binding/row_numbers.h"
 #include "common/check.h"
 
@@ -42,7 +43,7 @@ Tensor rotated_nms(const Tensor &boxes, const Tensor &scores, double iou_thresho
   STD_TORCH_CHECK(pre_max >= kNoLimit, "rotated_nms: pre_max must be >= -1, got ", pre_max);
   const auto run =
       boxes.scalar_type() == ScalarType::Float ? &run_boxes<float> : &run_boxes<double>;
-  const int threads = static_cast<int>(torch::stable::get_num_threads());
+  const int threads = thread_count();
   return to_tensor(run(boxes, scores, iou_threshold, pre_max, post_max, threads), boxes);
 }
 
@@ -51,7 +52,7 @@ Tensor circle_nms(const Tensor &centers, const Tensor &scores, double squared_di
   check_inputs("circle_nms", "centers", centers, 2, scores, post_max);
   const auto run =
       centers.scalar_type() == ScalarType::Float ? &run_centers<float> : &run_centers<double>;
-  const int threads = static_cast<int>(torch::stable::get_num_threads());
+  const int threads = thread_count();
   return to_tensor(run(centers, scores, squared_distance, post_max, threads), centers);
 }
 

@@ -2,30 +2,22 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include <initializer_list>
 #include <vector>
 
+#include "binding/cpu/cpu_call.h"
+#include "binding/cpu/fresh_tensor.h"
+#include "binding/cpu/row_lists.h"
 #include "binding/linear_attention.h"
-#include "common/huge_pages.h"
 
 namespace perception3d {
 namespace {
-
-int thread_count() { return static_cast<int>(torch::stable::get_num_threads()); }
 
 // The kernels follow offsets into order, and order into all rows, of which each is written once.
 void check_windows(const char* op, const LinearAttentionTensors& tensors) {
   tensors.check(op);
   STD_TORCH_CHECK(tensors.query.is_cpu(), op, ": query must lie on the CPU");
   const int64_t rows = tensors.query.size(0);
-  const int64_t windows = tensors.offsets.size(0) - 1;
-  const int64_t* offset = tensors.offsets.const_data_ptr<int64_t>();
-  STD_TORCH_CHECK(offset[0] == 0 && offset[windows] == rows, op, ": offsets must run from 0 to ",
-                  rows, ", got ", offset[0], " to ", offset[windows]);
-  for (int64_t i = 0; i < windows; ++i) {
-    STD_TORCH_CHECK(offset[i] <= offset[i + 1], op, ": offsets must ascend, got ", offset[i],
-                    " before ", offset[i + 1]);
-  }
+  check_offsets(op, data_of<int64_t>(tensors.offsets), tensors.offsets.size(0) - 1, rows);
   if (!tensors.order.has_value()) return;
   const int64_t* row = tensors.order->const_data_ptr<int64_t>();
   std::vector<char> seen(rows);
@@ -37,20 +29,12 @@ void check_windows(const char* op, const LinearAttentionTensors& tensors) {
   }
 }
 
-// Uninitialised, like `like`.
-Tensor new_result(const Tensor& like, std::initializer_list<int64_t> sizes) {
-  Tensor result = torch::stable::new_empty(like, sizes);
-  prefer_huge_pages(result.mutable_data_ptr(),
-                    result.numel() * static_cast<int64_t>(result.element_size()));
-  return result;
-}
-
 Tensor forward_checked(const char* op, const LinearAttentionTensors& tensors) {
   check_windows(op, tensors);
   const Tensor& query = tensors.query;
   const int64_t width = tensors.value.size(2);
-  Tensor output = new_result(query, {query.size(0), query.size(1), width});
-  dispatch_storage(op, query, [&](auto* scalar) {
+  Tensor output = fresh_tensor(query, {query.size(0), query.size(1), width});
+  dispatch_storage(op, "query", query, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     const WritableHeadRows<Scalar> target{mutable_data_of<Scalar>(output), query.size(1) * width,
                                           width};
@@ -65,13 +49,11 @@ Tensor forward(const Tensor& query, const Tensor& key, const Tensor& value, cons
                          {query, key, value, offsets, order, epsilon});
 }
 
-// The three parts of qkv (rows, 3, heads, width), in place.
 Tensor forward_qkv(const Tensor& qkv, const Tensor& offsets, const std::optional<Tensor>& order,
                    double epsilon) {
   const char* op = "scattered_linear_attention_qkv";
-  check_qkv(op, qkv);
-  return forward_checked(op, {torch::stable::select(qkv, 1, 0), torch::stable::select(qkv, 1, 1),
-                              torch::stable::select(qkv, 1, 2), offsets, order, epsilon});
+  const QkvParts parts(op, qkv);
+  return forward_checked(op, {parts.query, parts.key, parts.value, offsets, order, epsilon});
 }
 
 Tensor backward(const Tensor& grad, const Tensor& query, const Tensor& key, const Tensor& value,
@@ -83,8 +65,8 @@ Tensor backward(const Tensor& grad, const Tensor& query, const Tensor& key, cons
   const int64_t heads = query.size(1);
   const int64_t d = query.size(2);
   const int64_t e = value.size(2);
-  Tensor result = new_result(query, {query.size(0), heads * (2 * d + e)});
-  dispatch_storage(op, query, [&](auto* scalar) {
+  Tensor result = fresh_tensor(query, {query.size(0), heads * (2 * d + e)});
+  dispatch_storage(op, "query", query, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     scattered_linear_attention_backward(
         tensors.arguments<Scalar>(), head_rows<Scalar>(grad), columns_of<Scalar>(result, 0, d),

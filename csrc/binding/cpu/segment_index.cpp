@@ -5,6 +5,7 @@
 
 #include <tuple>
 
+#include "binding/cpu/cpu_call.h"
 #include "common/check.h"
 
 namespace perception3d {
@@ -14,7 +15,7 @@ std::tuple<Tensor, Tensor> segment_index(const Tensor &segment_of_row, int64_t n
   check_cpu("segment_index", "segment_of_row", segment_of_row, ScalarType::Long, 1);
   STD_TORCH_CHECK(num_segments >= 0, "segment_index: num_segments must be >= 0, got ",
                   num_segments);
-  const int threads = static_cast<int>(torch::stable::get_num_threads());
+  const int threads = thread_count();
   const int64_t *segments = segment_of_row.const_data_ptr<int64_t>();
   const int64_t num_rows = segment_of_row.size(0);
   Tensor offsets = torch::stable::new_empty(segment_of_row, {num_segments + 1});

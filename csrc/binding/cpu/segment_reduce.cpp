@@ -5,13 +5,13 @@
 
 #include <tuple>
 
+#include "binding/cpu/cpu_call.h"
+#include "binding/cpu/row_lists.h"
 #include "binding/storage_types.h"
 #include "common/check.h"
 
 namespace perception3d {
 namespace {
-
-int thread_count() { return static_cast<int>(torch::stable::get_num_threads()); }
 
 // The kernels follow offsets into order and order into values: both must stay inside.
 Segments checked_segments(const char* op, const Tensor& order, const Tensor& offsets,
@@ -23,12 +23,7 @@ Segments checked_segments(const char* op, const Tensor& order, const Tensor& off
   const int64_t count = offsets.size(0) - 1;
   const int64_t places = order.size(0);
   const int64_t* offset = offsets.const_data_ptr<int64_t>();
-  STD_TORCH_CHECK(offset[0] == 0 && offset[count] == places, op, ": offsets must run from 0 to ",
-                  places, ", got ", offset[0], " to ", offset[count]);
-  for (int64_t i = 0; i < count; ++i) {
-    STD_TORCH_CHECK(offset[i] <= offset[i + 1], op, ": offsets must ascend, got ", offset[i],
-                    " before ", offset[i + 1]);
-  }
+  check_offsets(op, offset, count, places);
   const int64_t* row = order.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < places; ++i) {
     STD_TORCH_CHECK(row[i] >= 0 && row[i] < num_rows, op, ": order must be in 0..", num_rows - 1,
@@ -43,7 +38,7 @@ Tensor sum(const Tensor& values, const Tensor& order, const Tensor& offsets, boo
   const Segments segments = checked_segments(op, order, offsets, values.size(0));
   const int64_t columns = values.size(1);
   Tensor result = torch::stable::new_empty(values, {segments.count, columns});
-  dispatch_storage(op, values, [&](auto* scalar) {
+  dispatch_storage(op, "values", values, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     segment_sum(data_of<Scalar>(values), segments, columns, mean, mutable_data_of<Scalar>(result),
                 thread_count());
@@ -59,7 +54,7 @@ Tensor sum_backward(const Tensor& grad, const Tensor& order, const Tensor& offse
   check_size(op, "grad", grad, 0, segments.count);
   const int64_t columns = grad.size(1);
   Tensor result = torch::stable::new_empty(grad, {num_rows, columns});
-  dispatch_storage(op, grad, [&](auto* scalar) {
+  dispatch_storage(op, "grad", grad, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     segment_sum_backward(data_of<Scalar>(grad), segments, num_rows, columns, mean,
                          mutable_data_of<Scalar>(result), thread_count());
@@ -76,7 +71,7 @@ std::tuple<Tensor, Tensor> max(const Tensor& values, const Tensor& order, const 
   Tensor maximum = torch::stable::new_empty(values, {segments.count, columns});
   Tensor row =
       torch::stable::new_empty(values, {keep_rows ? segments.count : 0, columns}, ScalarType::Int);
-  dispatch_storage(op, values, [&](auto* scalar) {
+  dispatch_storage(op, "values", values, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     segment_max(data_of<Scalar>(values), segments, columns, mutable_data_of<Scalar>(maximum),
                 keep_rows ? row.mutable_data_ptr<int32_t>() : nullptr, thread_count());
@@ -98,7 +93,7 @@ Tensor max_backward(const Tensor& grad, const Tensor& row_of_maximum, int64_t nu
                     row[i]);
   }
   Tensor result = torch::stable::new_empty(grad, {num_rows, columns});
-  dispatch_storage(op, grad, [&](auto* scalar) {
+  dispatch_storage(op, "grad", grad, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     segment_max_backward(data_of<Scalar>(grad), row, segments, num_rows, columns,
                          mutable_data_of<Scalar>(result), thread_count());

@@ -4,6 +4,7 @@
 
 #include <tuple>
 
+#include "binding/cpu/cpu_call.h"
 #include "binding/cpu/fresh_tensor.h"
 #include "binding/cpu/sequence_contents.h"
 #include "binding/selective_scan.h"
@@ -12,8 +13,6 @@ namespace perception3d {
 namespace {
 
 using Optional = std::optional<Tensor>;
-
-int thread_count() { return static_cast<int>(torch::stable::get_num_threads()); }
 
 // A tensor like `rows`, or an empty one where there is nothing to hold.
 Tensor new_rows(const Tensor& rows, bool wanted, int64_t columns) {
@@ -35,7 +34,7 @@ std::tuple<Tensor, Tensor, Tensor> scan(const Tensor& u, const Tensor& delta, co
   Tensor y = new_rows(u, true, channels);
   Tensor checkpoints = fresh_tensor(A, {keep_checkpoints ? tensors.chunks() : 0, states, channels});
   Tensor state = fresh_tensor(A, {keep_state ? offsets.size(0) - 1 : 0, channels, states});
-  dispatch_storage(op, u, [&](auto* scalar) {
+  dispatch_storage(op, "u", u, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     using Number = Compute<Scalar>;
     const ScanInputs<Scalar> inputs = tensors.arguments<Scalar>(op);
@@ -62,11 +61,7 @@ Gradients scan_backward(const Tensor& grad, const Tensor& u, const Tensor& delta
   STD_TORCH_CHECK(u.is_cpu(), op, ": u must lie on the CPU");
   tensors.check(op);
   const int64_t channels = tensors.channels(), states = tensors.states();
-  check_rows(op, "grad", grad, u, tensors.length(), channels);
-  check_dense(op, "checkpoints", checkpoints, u, compute_type(u), 3);
-  check_size(op, "checkpoints", checkpoints, 0, tensors.chunks());
-  check_size(op, "checkpoints", checkpoints, 1, states);
-  check_size(op, "checkpoints", checkpoints, 2, channels);
+  tensors.check_results(op, grad, checkpoints);
 
   Tensor grad_u = new_rows(u, true, channels), grad_delta = new_rows(u, true, channels);
   Tensor grad_B = new_rows(u, true, states), grad_C = new_rows(u, true, states);
@@ -74,7 +69,7 @@ Gradients scan_backward(const Tensor& grad, const Tensor& u, const Tensor& delta
   Tensor grad_A = fresh_tensor(A, {channels, states});
   Tensor grad_skip = fresh_tensor(A, {skip.has_value() ? channels : 0});
   Tensor grad_bias = fresh_tensor(A, {delta_bias.has_value() ? channels : 0});
-  dispatch_storage(op, u, [&](auto* scalar) {
+  dispatch_storage(op, "u", u, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     using Number = Compute<Scalar>;
     const ScanInputs<Scalar> inputs = tensors.arguments<Scalar>(op);

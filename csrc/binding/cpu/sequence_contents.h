@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "binding/cpu/row_lists.h"
 #include "common/check.h"
 #include "common/scan_layout.h"
 
@@ -11,15 +12,8 @@ namespace perception3d {
 // Offsets ascend from 0 to the number of rows, and order names every row once: then every row of a
 // result is written.
 inline void check_contents(const char* op, const SequenceLayout& layout) {
-  const int64_t* offsets = layout.offsets;
   const int64_t rows = layout.length;
-  STD_TORCH_CHECK(offsets[0] == 0 && offsets[layout.sequences] == rows, op,
-                  ": offsets must run from 0 to ", rows, ", got ", offsets[0], " to ",
-                  offsets[layout.sequences]);
-  for (int64_t i = 0; i < layout.sequences; ++i) {
-    STD_TORCH_CHECK(offsets[i] <= offsets[i + 1], op, ": offsets must ascend, got ", offsets[i],
-                    " before ", offsets[i + 1]);
-  }
+  check_offsets(op, layout.offsets, layout.sequences, rows);
   if (layout.order == nullptr) return;
   std::vector<bool> seen(rows);
   for (int64_t place = 0; place < rows; ++place) {

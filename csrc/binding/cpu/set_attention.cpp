@@ -4,43 +4,25 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <tuple>
-#include <vector>
 
+#include "binding/cpu/cpu_call.h"
+#include "binding/cpu/row_lists.h"
 #include "binding/set_attention.h"
 
 namespace perception3d {
 namespace {
-
-int thread_count() { return static_cast<int>(torch::stable::get_num_threads()); }
-
-// The kernels read rows by number, and threads write rows without asking each other: every row
-// must be inside, and in one set only.
-void check_sets(const char* op, const RowSets& sets, int64_t num_rows) {
-  const int64_t* offset = sets.offsets;
-  STD_TORCH_CHECK(offset[0] == 0 && offset[sets.count] == num_rows, op,
-                  ": offsets must run from 0 to ", num_rows, ", got ", offset[0], " to ",
-                  offset[sets.count]);
-  for (int64_t i = 0; i < sets.count; ++i) {
-    STD_TORCH_CHECK(offset[i] <= offset[i + 1], op, ": offsets must ascend, got ", offset[i],
-                    " before ", offset[i + 1]);
-  }
-  std::vector<bool> seen(num_rows);
-  for (int64_t i = 0; i < num_rows; ++i) {
-    const int64_t row = sets.order[i];
-    const bool inside = row >= 0 && row < num_rows;
-    STD_TORCH_CHECK(inside && !seen[row], op, ": order must be a permutation of 0..", num_rows - 1,
-                    ", got ", row, " in row ", i);
-    seen[row] = true;
-  }
-}
 
 RowSets checked_sets(const char* op, const SetAttentionTensors& tensors) {
   STD_TORCH_CHECK(tensors.query.is_cpu(), op, ": query must lie on the CPU");
   check_cpu(op, "order", tensors.order, ScalarType::Long, 1);
   check_cpu(op, "offsets", tensors.offsets, ScalarType::Long, 1);
   tensors.check(op);
-  check_sets(op, tensors.sets(), tensors.query.size(0));
-  return tensors.sets();
+  // The kernels read rows by number, and threads write rows without asking each other: every row
+  // must be inside, and in one set only.
+  const RowSets sets = tensors.sets();
+  check_offsets(op, sets.offsets, sets.count, tensors.query.size(0));
+  check_permutation(op, sets.order, tensors.query.size(0));
+  return sets;
 }
 
 std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const Tensor& value,
@@ -52,7 +34,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const
   Tensor result = torch::stable::new_empty(query, {num_rows, heads, query.size(2)});
   Tensor log_sum =
       torch::stable::new_empty(query, {keep_log_sum ? num_rows : 0, heads}, sum_dtype(query));
-  dispatch_storage(op, query, [&](auto* scalar) {
+  dispatch_storage(op, "query", query, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     set_attention(tensors.rows<Scalar>(), sets, mutable_data_of<Scalar>(result),
                   keep_log_sum ? mutable_data_of<Compute<Scalar>>(log_sum) : nullptr,
@@ -74,7 +56,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& qu
     return torch::stable::new_empty(query, {query.size(0), query.size(1), query.size(2)});
   };
   Tensor grad_query = empty(), grad_key = empty(), grad_value = empty();
-  dispatch_storage(op, query, [&](auto* scalar) {
+  dispatch_storage(op, "query", query, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     const AttentionGradients<Scalar> gradients{mutable_data_of<Scalar>(grad_query),
                                                mutable_data_of<Scalar>(grad_key),

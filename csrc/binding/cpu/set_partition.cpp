@@ -6,31 +6,12 @@
 #include <tuple>
 #include <vector>
 
+#include "binding/cpu/cpu_call.h"
+#include "binding/cpu/row_lists.h"
 #include "common/check.h"
 
 namespace perception3d {
 namespace {
-
-// The kernel writes slot_of_voxel by row and reads windows by offset: both must stay inside, and
-// every voxel must have a place.
-void check_tables(const int64_t* order, const int64_t* offsets, int64_t num_voxels,
-                  int64_t num_windows) {
-  STD_TORCH_CHECK(offsets[0] == 0 && offsets[num_windows] == num_voxels,
-                  "set_partition: offsets must run from 0 to ", num_voxels, ", got ", offsets[0],
-                  " to ", offsets[num_windows]);
-  for (int64_t window = 0; window < num_windows; ++window) {
-    STD_TORCH_CHECK(offsets[window] <= offsets[window + 1],
-                    "set_partition: offsets must ascend, got ", offsets[window], " before ",
-                    offsets[window + 1]);
-  }
-  std::vector<bool> seen(num_voxels);
-  for (int64_t i = 0; i < num_voxels; ++i) {
-    const bool inside = order[i] >= 0 && order[i] < num_voxels;
-    STD_TORCH_CHECK(inside && !seen[order[i]], "set_partition: order must be a permutation of 0..",
-                    num_voxels - 1, ", got ", order[i], " in row ", i);
-    seen[order[i]] = true;
-  }
-}
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> set_partition(const Tensor& cell_in_window,
                                                                  const Tensor& order,
@@ -48,7 +29,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> set_partition(const Tensor& c
   const int64_t num_windows = offsets.size(0) - 1;
   const int64_t* row = order.const_data_ptr<int64_t>();
   const int64_t* offset = offsets.const_data_ptr<int64_t>();
-  check_tables(row, offset, num_voxels, num_windows);
+  // The kernel writes slot_of_voxel by row and reads windows by offset: both must stay inside, and
+  // every voxel must have a place.
+  check_offsets(op, offset, num_windows, num_voxels);
+  check_permutation(op, row, num_voxels);
 
   std::vector<int64_t> first_set(num_windows + 1);
   count_sets(offset, num_windows, set_size, first_set.data());
@@ -63,7 +47,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> set_partition(const Tensor& c
       slot_of_voxel.mutable_data_ptr<int64_t>(), member.mutable_data_ptr<int64_t>(),
       set_offset.mutable_data_ptr<int64_t>()};
   fill_sets(cell_in_window.const_data_ptr<int32_t>(), row, offset, first_set.data(), num_voxels,
-            num_windows, set_size, tables, static_cast<int>(torch::stable::get_num_threads()));
+            num_windows, set_size, tables, thread_count());
   return {voxel_of_slot, repeated, slot_of_voxel, member, set_offset};
 }
 

@@ -6,42 +6,12 @@
 #include <tuple>
 #include <vector>
 
-#include "common/check.h"
+#include "binding/grids.h"
 
 namespace perception3d {
 namespace {
 
 typedef std::vector<int64_t> Sizes;
-
-StridedGrid checked_grid(int64_t batch_size, const Sizes& spatial_shape, const Sizes& kernel,
-                         const Sizes& stride, const Sizes& padding) {
-  STD_TORCH_CHECK(
-      spatial_shape.size() == 3 && kernel.size() == 3 && stride.size() == 3 && padding.size() == 3,
-      "sparse_index: spatial_shape, kernel, stride and padding must have 3 entries");
-  STD_TORCH_CHECK(batch_size >= 1, "sparse_index: batch_size must be >= 1");
-  StridedGrid grid{batch_size, {}, {}, {}, {}};
-  int64_t cells = batch_size, taps = 1;
-  for (int axis = 0; axis < 3; ++axis) {
-    const int64_t limit = INT32_MAX;
-    STD_TORCH_CHECK(spatial_shape[axis] >= 1 && spatial_shape[axis] <= limit && kernel[axis] >= 1 &&
-                        kernel[axis] <= limit && stride[axis] >= 1 && stride[axis] <= limit &&
-                        padding[axis] >= 0 && padding[axis] <= limit,
-                    "sparse_index: sizes must be >= 1, padding >= 0, all at most 2^31 - 1");
-    grid.spatial_shape[axis] = spatial_shape[axis];
-    grid.kernel[axis] = kernel[axis];
-    grid.stride[axis] = stride[axis];
-    grid.padding[axis] = padding[axis];
-    STD_TORCH_CHECK(spatial_shape[axis] + 2 * padding[axis] >= kernel[axis],
-                    "sparse_index: the kernel is larger than the padded grid");
-    int64_t size = grid.output_shape(axis);
-    if (axis == 2) size = (size + kLineCells - 1) / kLineCells * kLineCells;
-    const bool fits = size <= limit && !__builtin_mul_overflow(cells, size, &cells) &&
-                      !__builtin_mul_overflow(taps, kernel[axis], &taps);
-    STD_TORCH_CHECK(fits && cells < int64_t{1} << 62 && taps <= 32768,
-                    "sparse_index: there may be 2^62 - 1 output cells and 32768 taps at most");
-  }
-  return grid;
-}
 
 void check_fault(const StridedFault& fault, const int32_t* cells, const StridedGrid& grid) {
   if (fault.row < 0) return;
@@ -62,7 +32,7 @@ std::tuple<Tensor, Tensor, Tensor> index(const Tensor& coords, int64_t batch_siz
   const char* op = "sparse_index";
   check_cpu(op, "coords", coords, ScalarType::Int, 2);
   check_size(op, "coords", coords, 1, 4);
-  const StridedGrid grid = checked_grid(batch_size, spatial_shape, kernel, stride, padding);
+  const StridedGrid grid = strided_grid(batch_size, spatial_shape, kernel, stride, padding);
   const int64_t num_voxels = coords.size(0);
   STD_TORCH_CHECK(num_voxels < INT32_MAX, op, ": there must be fewer than 2^31 - 1 voxels");
   const int32_t* cells = coords.const_data_ptr<int32_t>();

@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "binding/cpu/cpu_call.h"
 #include "binding/grids.h"
 #include "common/check.h"
 
@@ -22,8 +23,7 @@ Tensor index(const Tensor& coords, int64_t batch_size, std::vector<int64_t> spat
 
   Tensor neighbours = torch::stable::new_empty(coords, {num_voxels, grid.num_taps()});
   const CoordsFault fault =
-      subm_index(cells, num_voxels, grid, neighbours.mutable_data_ptr<int32_t>(),
-                 static_cast<int>(torch::stable::get_num_threads()));
+      subm_index(cells, num_voxels, grid, neighbours.mutable_data_ptr<int32_t>(), thread_count());
   if (fault.row >= 0) {
     const int32_t* cell = cells + 4 * fault.row;
     STD_TORCH_CHECK(fault.other < 0, "subm_index: coords must be unique, got (b, z, y, x) = (",

@@ -7,6 +7,7 @@
 #include <tuple>
 #include <vector>
 
+#include "binding/cpu/cpu_call.h"
 #include "binding/cpu/voxel_grid.h"
 #include "common/check.h"
 #include "cpu/row_groups.h"
@@ -25,7 +26,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> voxelize(const Tensor& points,
   check_cpu(op, "frame_of_point", frame_of_point, ScalarType::Int, 1);
   check_size(op, "frame_of_point", frame_of_point, 0, points.size(0));
   const VoxelGrid grid = voxel_grid(op, batch_size, voxel_size, lower, grid_size, check_z);
-  const int threads = static_cast<int>(torch::stable::get_num_threads());
+  const int threads = thread_count();
   const int64_t num_points = points.size(0);
   const int32_t* frames = frame_of_point.const_data_ptr<int32_t>();
 

@@ -6,6 +6,7 @@
 #include <tuple>
 #include <vector>
 
+#include "binding/cpu/cpu_call.h"
 #include "binding/grids.h"
 #include "common/check.h"
 #include "cpu/row_groups.h"
@@ -19,7 +20,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> window_partition(
   check_cpu("window_partition", "coords", coords, ScalarType::Int, 2);
   check_size("window_partition", "coords", coords, 1, 4);
   const WindowGrid grid = window_grid(batch_size, spatial_shape, window, shift, x_slowest);
-  const int threads = static_cast<int>(torch::stable::get_num_threads());
+  const int threads = thread_count();
   const int64_t num_voxels = coords.size(0);
   const int32_t* cells = coords.const_data_ptr<int32_t>();
 

@@ -1,5 +1,6 @@
 #include "cuda/box_overlap.h"
 
+#include "binding/boxes.h"
 #include "binding/cuda/device.h"
 
 namespace perception3d {
@@ -8,9 +9,9 @@ namespace {
 template <typename T>
 void measure(DeviceCall& call, const Tensor& boxes_a, const Tensor& boxes_b, BoxMeasure measure,
              bool aligned, Tensor& result) {
-  const T *a = input_pointer<T>(boxes_a), *b = input_pointer<T>(boxes_b);
+  const T *a = data_of<T>(boxes_a), *b = data_of<T>(boxes_b);
   const int64_t num_a = boxes_a.size(0), num_b = boxes_b.size(0);
-  T* out = output_pointer<T>(result);
+  T* out = mutable_data_of<T>(result);
   if (aligned) {
     call.check_status(cuda::measure_box_pairs(a, b, num_a, measure, out, call.stream()));
     return;
@@ -24,20 +25,12 @@ void measure(DeviceCall& call, const Tensor& boxes_a, const Tensor& boxes_b, Box
 Tensor box_overlap(const Tensor& boxes_a, const Tensor& boxes_b, int64_t number, bool aligned) {
   const char* op = "box_overlap";
   DeviceCall call(op, boxes_a);
+  const BoxMeasure kind = checked_measure(op, call, boxes_a, boxes_b, number, aligned);
   const ScalarType dtype = boxes_a.scalar_type();
-  check_floating(op, "boxes_a", boxes_a);
-  call.check_input("boxes_a", boxes_a, dtype, 2);
-  call.check_input("boxes_b", boxes_b, dtype, 2);
-  check_size(op, "boxes_a", boxes_a, 1, 7);
-  check_size(op, "boxes_b", boxes_b, 1, 7);
-  const int64_t last = static_cast<int64_t>(BoxMeasure::kGiou3d);
-  STD_TORCH_CHECK(number >= 0 && number <= last, op, ": measure must be 0 to ", last, ", got ",
-                  number);
-  if (aligned) check_size(op, "boxes_b", boxes_b, 0, boxes_a.size(0));
   Tensor result = aligned ? call.allocate({boxes_a.size(0)}, dtype)
                           : call.allocate({boxes_a.size(0), boxes_b.size(0)}, dtype);
   const auto run = dtype == ScalarType::Float ? &measure<float> : &measure<double>;
-  run(call, boxes_a, boxes_b, static_cast<BoxMeasure>(number), aligned, result);
+  run(call, boxes_a, boxes_b, kind, aligned, result);
   return result;
 }
 

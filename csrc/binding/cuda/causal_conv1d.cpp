@@ -29,7 +29,7 @@ Tensor conv(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& 
   Tensor y = call.allocate({tensors.length(), tensors.channels()}, x.scalar_type());
   dispatch_rows(x, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
-    call.check_status(cuda::causal_conv1d(tensors.arguments<Scalar>(op), output_pointer<Scalar>(y),
+    call.check_status(cuda::causal_conv1d(tensors.arguments<Scalar>(op), mutable_data_of<Scalar>(y),
                                           call.stream()));
   });
   return y;
@@ -55,9 +55,9 @@ std::tuple<Tensor, Tensor, Tensor> conv_backward(const Tensor& grad, const Tenso
     float* workspace =
         call.workspace<float>(cuda::conv_backward_workspace_bytes(length, channels) / 4);
     call.check_status(cuda::causal_conv1d_backward(
-        tensors.arguments<Scalar>(op), rows_of<Scalar>(grad), output_pointer<Scalar>(grad_x),
-        output_pointer<float>(grad_weight),
-        bias.has_value() ? output_pointer<float>(grad_bias) : nullptr, workspace, call.stream()));
+        tensors.arguments<Scalar>(op), rows_of<Scalar>(grad), mutable_data_of<Scalar>(grad_x),
+        mutable_data_of<float>(grad_weight),
+        bias.has_value() ? mutable_data_of<float>(grad_bias) : nullptr, workspace, call.stream()));
   });
   return {grad_x, grad_weight, grad_bias};
 }

@@ -22,8 +22,8 @@ Tensor index_of_coords(const Tensor& coords, int64_t rank, int64_t shift, bool h
   DeviceCall call(op, coords);
   check_coords(op, call, coords);
   Tensor index = call.allocate({coords.size(0)}, ScalarType::Long);
-  call.check_status(cuda::curve_index(input_pointer<int32_t>(coords), coords.size(0), curve,
-                                      output_pointer<int64_t>(index), call.stream()));
+  call.check_status(cuda::curve_index(data_of<int32_t>(coords), coords.size(0), curve,
+                                      mutable_data_of<int64_t>(index), call.stream()));
   return index;
 }
 
@@ -46,13 +46,13 @@ std::tuple<Tensor, Tensor, Tensor> order_of_coords(const Tensor& coords, int64_t
   int32_t *rows = call.workspace<int32_t>(count), *sorted_rows = call.workspace<int32_t>(count);
   const int64_t bytes = cuda::sort_workspace_bytes<uint64_t>(count);
   unsigned char* scratch = call.workspace<unsigned char>(bytes);
-  call.check_status(cuda::curve_keys(input_pointer<int32_t>(coords), count, batch_size, curve, keys,
-                                     rows, call.stream()));
+  call.check_status(cuda::curve_keys(data_of<int32_t>(coords), count, batch_size, curve, keys, rows,
+                                     call.stream()));
   call.check_status(cuda::device_sort_pairs<uint64_t>(keys, sorted, rows, sorted_rows, count,
                                                       key_bits, scratch, bytes, call.stream()));
   call.check_status(cuda::write_curve_order(
-      sorted, sorted_rows, count, batch_size, curve, output_pointer<int64_t>(order),
-      output_pointer<int64_t>(inverse), output_pointer<int64_t>(offsets), call.stream()));
+      sorted, sorted_rows, count, batch_size, curve, mutable_data_of<int64_t>(order),
+      mutable_data_of<int64_t>(inverse), mutable_data_of<int64_t>(offsets), call.stream()));
   return {order, inverse, offsets};
 }
 

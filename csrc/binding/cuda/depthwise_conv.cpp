@@ -9,29 +9,17 @@
 namespace perception3d {
 namespace {
 
-template <typename Scalar>
-DepthwiseConv<Scalar> checked_conv(const char* op, DeviceCall& call, const Tensor& features,
-                                   const std::vector<Tensor>& neighbours,
-                                   const std::vector<Tensor>& weights,
-                                   const std::vector<int64_t>& first_channels, bool residual) {
-  const auto check = [&call](const char* name, const Tensor& tensor, ScalarType dtype) {
-    call.check_input(name, tensor, dtype, 2);
-  };
-  return depthwise_conv_of<Scalar>(op, features, neighbours, weights, first_channels, residual,
-                                   check);
-}
-
 Tensor conv(const Tensor& features, std::vector<Tensor> neighbours, std::vector<Tensor> weights,
             std::vector<int64_t> first_channels, bool residual) {
   const char* op = "depthwise_conv";
   DeviceCall call(op, features);
   Tensor result = call.allocate({features.size(0), features.size(1)}, features.scalar_type());
-  dispatch_floating(op, "features", features, [&](auto* scalar) {
+  dispatch_storage(op, "features", features, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
-    const auto conv =
-        checked_conv<Scalar>(op, call, features, neighbours, weights, first_channels, residual);
-    call.check_status(cuda::depthwise_conv(conv, input_pointer<Scalar>(features),
-                                           output_pointer<Scalar>(result), call.stream()));
+    const auto conv = depthwise_conv_of<Scalar>(op, call, features, neighbours, weights,
+                                                first_channels, residual);
+    call.check_status(cuda::depthwise_conv(conv, data_of<Scalar>(features),
+                                           mutable_data_of<Scalar>(result), call.stream()));
   });
   return result;
 }
@@ -44,9 +32,7 @@ std::tuple<Tensor, std::vector<Tensor>> conv_backward(const Tensor& grad, const 
                                                       bool needs_weights) {
   const char* op = "depthwise_conv_backward";
   DeviceCall call(op, grad);
-  call.check_input("grad", grad, features.scalar_type(), 2);
-  check_size(op, "grad", grad, 0, features.size(0));
-  check_size(op, "grad", grad, 1, features.size(1));
+  check_depthwise_grad(op, call, grad, features);
   Tensor grad_features =
       call.allocate({needs_features ? grad.size(0) : 0, grad.size(1)}, grad.scalar_type());
   std::vector<Tensor> grad_weights;
@@ -54,22 +40,22 @@ std::tuple<Tensor, std::vector<Tensor>> conv_backward(const Tensor& grad, const 
     const int64_t taps = needs_weights ? weight.size(0) : 0;
     grad_weights.push_back(call.allocate({taps, weight.size(1)}, grad.scalar_type()));
   }
-  dispatch_floating(op, "grad", grad, [&](auto* scalar) {
+  dispatch_storage(op, "grad", grad, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
-    const auto conv =
-        checked_conv<Scalar>(op, call, features, neighbours, weights, first_channels, residual);
+    const auto conv = depthwise_conv_of<Scalar>(op, call, features, neighbours, weights,
+                                                first_channels, residual);
     if (needs_features) {
       call.check_status(cuda::depthwise_conv_features_backward(
-          conv, input_pointer<Scalar>(grad), output_pointer<Scalar>(grad_features), call.stream()));
+          conv, data_of<Scalar>(grad), mutable_data_of<Scalar>(grad_features), call.stream()));
     }
     if (needs_weights) {
       std::vector<Scalar*> targets;
-      for (Tensor& target : grad_weights) targets.push_back(output_pointer<Scalar>(target));
+      for (Tensor& target : grad_weights) targets.push_back(mutable_data_of<Scalar>(target));
       auto* workspace =
           call.workspace<Compute<Scalar>>(cuda::depthwise_weight_workspace<Scalar>(conv));
-      call.check_status(cuda::depthwise_conv_weight_backward(conv, input_pointer<Scalar>(grad),
-                                                             input_pointer<Scalar>(features),
-                                                             targets, workspace, call.stream()));
+      call.check_status(cuda::depthwise_conv_weight_backward(conv, data_of<Scalar>(grad),
+                                                             data_of<Scalar>(features), targets,
+                                                             workspace, call.stream()));
     }
   });
   return {grad_features, grad_weights};

@@ -43,8 +43,7 @@ void DeviceCall::check_view(const char* name, const Tensor& tensor, ScalarType d
                             int64_t rank) {
   STD_TORCH_CHECK(tensor.device() == first_.device(), op_, ": ", name,
                   " must lie on the device of the other tensors");
-  STD_TORCH_CHECK(tensor.scalar_type() == dtype && tensor.dim() == rank, op_, ": ", name,
-                  " must have ", rank, " dimensions and be ", torch::headeronly::toString(dtype));
+  check_kind(op_, name, tensor, dtype, rank);
 #if defined(P3D_SIMT)
   if (tensor.numel() > 0) register_view(name, tensor, 0, 0);
 #endif

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "binding/library_name.h"
+#include "binding/storage_types.h"
 #include "common/check.h"
-#include "common/scalar.h"
 #include "common/status.h"
 #include "cuda/copy_to_host.h"
 
@@ -79,33 +79,5 @@ class DeviceCall {
   torch::stable::accelerator::DeviceGuard guard_;
 #endif
 };
-
-template <typename T>
-const T* input_pointer(const Tensor& tensor) {
-  return static_cast<const T*>(tensor.const_data_ptr());
-}
-
-template <typename T>
-T* output_pointer(Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
-}
-
-// Calls body with a null pointer of the tensor's scalar type: float, double, BFloat16 or Float16.
-template <typename Body>
-void dispatch_floating(const char* op, const char* name, const Tensor& tensor, const Body& body) {
-  switch (tensor.scalar_type()) {
-    case ScalarType::Float:
-      return body(static_cast<float*>(nullptr));
-    case ScalarType::Double:
-      return body(static_cast<double*>(nullptr));
-    case ScalarType::BFloat16:
-      return body(static_cast<BFloat16*>(nullptr));
-    case ScalarType::Half:
-      return body(static_cast<Float16*>(nullptr));
-    default:
-      STD_TORCH_CHECK(false, op, ": ", name, " must be float32, float64, bfloat16 or float16, got ",
-                      torch::headeronly::toString(tensor.scalar_type()));
-  }
-}
 
 }  // namespace perception3d

@@ -2,6 +2,7 @@
 
 #include <tuple>
 
+#include "binding/boxes.h"
 #include "binding/cuda/device.h"
 #include "cuda/device_sort.h"
 
@@ -16,10 +17,10 @@ std::tuple<Tensor, Tensor> find(DeviceCall& call, const Tensor& points, const Te
                   "points_in_boxes: points x boxes must be below 2^31 x 128, got ", points.size(0),
                   " x ", boxes.size(0));
   cuda::PointsInBoxes<T> work;
-  work.points = input_pointer<T>(points);
+  work.points = data_of<T>(points);
   work.num_points = points.size(0);
   work.num_columns = points.size(1);
-  work.boxes = input_pointer<T>(boxes);
+  work.boxes = data_of<T>(boxes);
   work.num_boxes = boxes.size(0);
   work.margin = margin;
   work.containers = call.workspace<BoxContainer>(boxes.size(0));
@@ -31,8 +32,9 @@ std::tuple<Tensor, Tensor> find(DeviceCall& call, const Tensor& points, const Te
   Tensor box_of_member = call.allocate({members}, ScalarType::Long);
   Tensor point_of_member = call.allocate({members}, ScalarType::Long);
   if (members > 0) {
-    call.check_status(cuda::write_members(work, output_pointer<int64_t>(box_of_member),
-                                          output_pointer<int64_t>(point_of_member), call.stream()));
+    call.check_status(cuda::write_members(work, mutable_data_of<int64_t>(box_of_member),
+                                          mutable_data_of<int64_t>(point_of_member),
+                                          call.stream()));
   }
   return {box_of_member, point_of_member};
 }
@@ -41,15 +43,8 @@ std::tuple<Tensor, Tensor> points_in_boxes(const Tensor& points, const Tensor& b
                                            double margin) {
   const char* op = "points_in_boxes";
   DeviceCall call(op, points);
-  const ScalarType dtype = points.scalar_type();
-  check_floating(op, "points", points);
-  call.check_input("points", points, dtype, 2);
-  call.check_input("boxes", boxes, dtype, 2);
-  check_size(op, "boxes", boxes, 1, 7);
-  STD_TORCH_CHECK(points.size(1) >= 3, op, ": points must have at least 3 columns, got ",
-                  points.size(1));
-  STD_TORCH_CHECK(margin >= 0, op, ": margin must be >= 0, got ", margin);
-  const auto run = dtype == ScalarType::Float ? &find<float> : &find<double>;
+  check_points_and_boxes(op, call, points, boxes, margin);
+  const auto run = points.scalar_type() == ScalarType::Float ? &find<float> : &find<double>;
   return run(call, points, boxes, margin);
 }
 

@@ -29,7 +29,7 @@ cuda::Suppression prepare(DeviceCall& call, const Tensor& scores, int64_t pre_ma
   using Key = typename cuda::ScoreKey<T>::Type;
   const int64_t count = scores.size(0);
   cuda::Ranking<T> ranking;
-  ranking.scores = input_pointer<T>(scores);
+  ranking.scores = data_of<T>(scores);
   ranking.count = count;
   ranking.keys = call.workspace<Key>(count);
   ranking.sorted_keys = call.workspace<Key>(count);
@@ -54,7 +54,7 @@ cuda::Suppression prepare(DeviceCall& call, const Tensor& scores, int64_t pre_ma
 Tensor kept_rows(DeviceCall& call, const cuda::Suppression& work) {
   const int64_t count = call.read<1>(work.num_kept)[0];
   Tensor rows = call.allocate({count}, ScalarType::Long);
-  call.check_status(cuda::write_kept(work, count, output_pointer<int64_t>(rows), call.stream()));
+  call.check_status(cuda::write_kept(work, count, mutable_data_of<int64_t>(rows), call.stream()));
   return rows;
 }
 
@@ -64,7 +64,7 @@ Tensor run_boxes(DeviceCall& call, const Tensor& boxes, const Tensor& scores, do
   const cuda::Suppression work = prepare<T>(call, scores, pre_max, post_max);
   RotatedBox* prepared = call.workspace<RotatedBox>(work.num_candidates);
   call.check_status(
-      cuda::suppress_boxes(input_pointer<T>(boxes), iou_threshold, prepared, work, call.stream()));
+      cuda::suppress_boxes(data_of<T>(boxes), iou_threshold, prepared, work, call.stream()));
   return kept_rows(call, work);
 }
 
@@ -73,7 +73,7 @@ Tensor run_centers(DeviceCall& call, const Tensor& centers, const Tensor& scores
                    double squared_distance, int64_t post_max) {
   const cuda::Suppression work = prepare<T>(call, scores, kNoLimit, post_max);
   call.check_status(
-      cuda::suppress_centers(input_pointer<T>(centers), squared_distance, work, call.stream()));
+      cuda::suppress_centers(data_of<T>(centers), squared_distance, work, call.stream()));
   return kept_rows(call, work);
 }
 

@@ -37,7 +37,7 @@ Tensor forward_checked(const char* op, const LinearAttentionTensors& tensors) {
   const int64_t rows = query.size(0), heads = query.size(1), width = tensors.value.size(2);
   Tensor output = call.allocate({rows, heads, width}, query.scalar_type());
   if (output.numel() == 0) return output;
-  dispatch_storage(op, query, [&](auto* scalar) {
+  dispatch_storage(op, "query", query, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     const LinearAttention<Scalar> attention = tensors.arguments<Scalar>();
     auto* workspace = workspace_of(op, call, attention, rows, false);
@@ -54,13 +54,11 @@ Tensor forward(const Tensor& query, const Tensor& key, const Tensor& value, cons
                          {query, key, value, offsets, order, epsilon});
 }
 
-// The three parts of qkv (rows, 3, heads, width), in place.
 Tensor forward_qkv(const Tensor& qkv, const Tensor& offsets, const std::optional<Tensor>& order,
                    double epsilon) {
   const char* op = "scattered_linear_attention_qkv";
-  check_qkv(op, qkv);
-  return forward_checked(op, {torch::stable::select(qkv, 1, 0), torch::stable::select(qkv, 1, 1),
-                              torch::stable::select(qkv, 1, 2), offsets, order, epsilon});
+  const QkvParts parts(op, qkv);
+  return forward_checked(op, {parts.query, parts.key, parts.value, offsets, order, epsilon});
 }
 
 Tensor backward(const Tensor& grad, const Tensor& query, const Tensor& key, const Tensor& value,
@@ -75,7 +73,7 @@ Tensor backward(const Tensor& grad, const Tensor& query, const Tensor& key, cons
   const int64_t d = query.size(2), e = value.size(2);
   Tensor result = call.allocate({rows, heads * (2 * d + e)}, query.scalar_type());
   if (result.numel() == 0) return result;
-  dispatch_storage(op, query, [&](auto* scalar) {
+  dispatch_storage(op, "query", query, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     const LinearAttention<Scalar> attention = tensors.arguments<Scalar>();
     auto* workspace = workspace_of(op, call, attention, rows, true);

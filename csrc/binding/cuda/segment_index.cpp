@@ -19,13 +19,13 @@ std::tuple<Tensor, Tensor> segment_index(const Tensor& segment_of_row, int64_t n
   dispatch_key(num_segments, [&](auto* key) {
     using Key = std::remove_pointer_t<decltype(key)>;
     const auto groups = make_row_groups<Key>(call, segment_of_row.size(0), num_segments);
-    int64_t* offset = output_pointer<int64_t>(offsets);
-    call.check_status(cuda::sort_by_segment(input_pointer<int64_t>(segment_of_row), num_segments,
-                                            groups, offset, call.stream()));
+    int64_t* offset = mutable_data_of<int64_t>(offsets);
+    call.check_status(cuda::sort_by_segment(data_of<int64_t>(segment_of_row), num_segments, groups,
+                                            offset, call.stream()));
     const int64_t kept = call.read<1>(offset + num_segments)[0];
     order = call.allocate({kept}, ScalarType::Long);
     call.check_status(
-        cuda::write_order(groups, kept, output_pointer<int64_t>(order), call.stream()));
+        cuda::write_order(groups, kept, mutable_data_of<int64_t>(order), call.stream()));
   });
   return {order, offsets};
 }

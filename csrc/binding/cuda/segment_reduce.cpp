@@ -15,8 +15,8 @@ cuda::Segments checked_segments(const char* op, DeviceCall& call, const Tensor& 
   STD_TORCH_CHECK(num_rows < INT32_MAX, op, ": there must be fewer than 2^31 - 1 rows");
   STD_TORCH_CHECK(order.size(0) <= num_rows, op, ": order must name each of the ", num_rows,
                   " rows at most once, got ", order.size(0));
-  return {input_pointer<int64_t>(order), input_pointer<int64_t>(offsets), offsets.size(0) - 1,
-          order.size(0), num_rows};
+  return {data_of<int64_t>(order), data_of<int64_t>(offsets), offsets.size(0) - 1, order.size(0),
+          num_rows};
 }
 
 Tensor sum(const Tensor& values, const Tensor& order, const Tensor& offsets, bool mean) {
@@ -26,13 +26,13 @@ Tensor sum(const Tensor& values, const Tensor& order, const Tensor& offsets, boo
   const auto segments = checked_segments(op, call, order, offsets, values.size(0));
   const int64_t columns = values.size(1);
   Tensor result = call.allocate({segments.count, columns}, values.scalar_type());
-  dispatch_floating(op, "values", values, [&](auto* scalar) {
+  dispatch_storage(op, "values", values, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     using Total = Compute<Scalar>;
     const int64_t bytes = cuda::segment_workspace_bytes<Scalar>(segments.places, columns);
     Total* workspace = call.workspace<Total>(bytes / static_cast<int64_t>(sizeof(Total)));
-    call.check_status(cuda::segment_sum(input_pointer<Scalar>(values), segments, columns, mean,
-                                        output_pointer<Scalar>(result), workspace, call.stream()));
+    call.check_status(cuda::segment_sum(data_of<Scalar>(values), segments, columns, mean,
+                                        mutable_data_of<Scalar>(result), workspace, call.stream()));
   });
   return result;
 }
@@ -46,11 +46,10 @@ Tensor sum_backward(const Tensor& grad, const Tensor& order, const Tensor& offse
   check_size(op, "grad", grad, 0, segments.count);
   const int64_t columns = grad.size(1);
   Tensor result = call.allocate({num_rows, columns}, grad.scalar_type());
-  dispatch_floating(op, "grad", grad, [&](auto* scalar) {
+  dispatch_storage(op, "grad", grad, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
-    call.check_status(cuda::segment_sum_backward(input_pointer<Scalar>(grad), segments, columns,
-                                                 mean, output_pointer<Scalar>(result),
-                                                 call.stream()));
+    call.check_status(cuda::segment_sum_backward(data_of<Scalar>(grad), segments, columns, mean,
+                                                 mutable_data_of<Scalar>(result), call.stream()));
   });
   return result;
 }
@@ -64,14 +63,14 @@ std::tuple<Tensor, Tensor> max(const Tensor& values, const Tensor& order, const 
   const int64_t columns = values.size(1);
   Tensor maximum = call.allocate({segments.count, columns}, values.scalar_type());
   Tensor row = call.allocate({keep_rows ? segments.count : 0, columns}, ScalarType::Int);
-  dispatch_floating(op, "values", values, [&](auto* scalar) {
+  dispatch_storage(op, "values", values, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     using Total = Compute<Scalar>;
     const int64_t bytes = cuda::segment_workspace_bytes<Scalar>(segments.places, columns);
     Total* workspace = call.workspace<Total>(bytes / static_cast<int64_t>(sizeof(Total)));
     call.check_status(cuda::segment_max(
-        input_pointer<Scalar>(values), segments, columns, output_pointer<Scalar>(maximum),
-        keep_rows ? output_pointer<int32_t>(row) : nullptr, workspace, call.stream()));
+        data_of<Scalar>(values), segments, columns, mutable_data_of<Scalar>(maximum),
+        keep_rows ? mutable_data_of<int32_t>(row) : nullptr, workspace, call.stream()));
   });
   return {maximum, row};
 }
@@ -85,11 +84,11 @@ Tensor max_backward(const Tensor& grad, const Tensor& row_of_maximum, int64_t nu
   check_size(op, "row_of_maximum", row_of_maximum, 0, segments);
   check_size(op, "row_of_maximum", row_of_maximum, 1, columns);
   Tensor result = call.allocate({num_rows, columns}, grad.scalar_type());
-  dispatch_floating(op, "grad", grad, [&](auto* scalar) {
+  dispatch_storage(op, "grad", grad, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     call.check_status(cuda::segment_max_backward(
-        input_pointer<Scalar>(grad), input_pointer<int32_t>(row_of_maximum), segments, num_rows,
-        columns, output_pointer<Scalar>(result), call.stream()));
+        data_of<Scalar>(grad), data_of<int32_t>(row_of_maximum), segments, num_rows, columns,
+        mutable_data_of<Scalar>(result), call.stream()));
   });
   return result;
 }

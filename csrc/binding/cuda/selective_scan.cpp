@@ -52,10 +52,10 @@ std::tuple<Tensor, Tensor, Tensor> scan(const Tensor& u, const Tensor& delta, co
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     const ScanInputs<Scalar> inputs = tensors.arguments<Scalar>(op);
     const ScanResults<Scalar> results{
-        output_pointer<Scalar>(y),
-        keep_checkpoints ? output_pointer<float>(checkpoints)
+        mutable_data_of<Scalar>(y),
+        keep_checkpoints ? mutable_data_of<float>(checkpoints)
                          : call.workspace<float>(tensors.chunks() * states * channels),
-        keep_state ? output_pointer<float>(state) : nullptr};
+        keep_state ? mutable_data_of<float>(state) : nullptr};
     float* workspace = call.workspace<float>(cuda::scan_workspace_bytes(inputs.shape) / 4);
     call.check_status(cuda::selective_scan(inputs, results, workspace, call.stream()));
   });
@@ -76,12 +76,9 @@ Gradients scan_backward(const Tensor& grad, const Tensor& u, const Tensor& delta
   check_tensors(op, call, tensors);
   const int64_t length = tensors.length();
   const int64_t channels = tensors.channels(), states = tensors.states();
-  check_rows(op, "grad", grad, u, length, channels);
+  tensors.check_results(op, grad, checkpoints);
   call.check_view("grad", grad, u.scalar_type(), 2);
   call.check_input("checkpoints", checkpoints, ScalarType::Float, 3);
-  check_size(op, "checkpoints", checkpoints, 0, tensors.chunks());
-  check_size(op, "checkpoints", checkpoints, 1, states);
-  check_size(op, "checkpoints", checkpoints, 2, channels);
 
   const ScalarType dtype = u.scalar_type();
   Tensor grad_u = call.allocate({length, channels}, dtype);
@@ -96,14 +93,14 @@ Gradients scan_backward(const Tensor& grad, const Tensor& u, const Tensor& delta
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     const ScanInputs<Scalar> inputs = tensors.arguments<Scalar>(op);
     const ScanGradients<Scalar> gradients{
-        output_pointer<Scalar>(grad_u),
-        output_pointer<Scalar>(grad_delta),
-        output_pointer<Scalar>(grad_B),
-        output_pointer<Scalar>(grad_C),
-        gate.has_value() ? output_pointer<Scalar>(grad_gate) : nullptr,
-        output_pointer<float>(grad_A),
-        skip.has_value() ? output_pointer<float>(grad_skip) : nullptr,
-        delta_bias.has_value() ? output_pointer<float>(grad_bias) : nullptr};
+        mutable_data_of<Scalar>(grad_u),
+        mutable_data_of<Scalar>(grad_delta),
+        mutable_data_of<Scalar>(grad_B),
+        mutable_data_of<Scalar>(grad_C),
+        gate.has_value() ? mutable_data_of<Scalar>(grad_gate) : nullptr,
+        mutable_data_of<float>(grad_A),
+        skip.has_value() ? mutable_data_of<float>(grad_skip) : nullptr,
+        delta_bias.has_value() ? mutable_data_of<float>(grad_bias) : nullptr};
     float* workspace = call.workspace<float>(cuda::scan_backward_workspace_bytes(inputs.shape) / 4);
     call.check_status(cuda::selective_scan_backward(inputs, rows_of<Scalar>(grad),
                                                     data_of<float>(checkpoints), gradients,

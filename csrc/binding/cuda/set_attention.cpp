@@ -32,11 +32,11 @@ std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const
   const int64_t num_rows = query.size(0), heads = query.size(1);
   Tensor result = call.allocate({num_rows, heads, query.size(2)}, query.scalar_type());
   Tensor log_sum = call.allocate({keep_log_sum ? num_rows : 0, heads}, sum_dtype(query));
-  dispatch_floating(op, "query", query, [&](auto* scalar) {
+  dispatch_storage(op, "query", query, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     call.check_status(cuda::set_attention(
-        tensors.rows<Scalar>(), tensors.sets(), num_rows, output_pointer<Scalar>(result),
-        keep_log_sum ? output_pointer<Compute<Scalar>>(log_sum) : nullptr, call.stream()));
+        tensors.rows<Scalar>(), tensors.sets(), num_rows, mutable_data_of<Scalar>(result),
+        keep_log_sum ? mutable_data_of<Compute<Scalar>>(log_sum) : nullptr, call.stream()));
   });
   return {result, log_sum};
 }
@@ -58,15 +58,15 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& qu
     return call.allocate({num_rows, heads, query.size(2)}, query.scalar_type());
   };
   Tensor grad_query = empty(), grad_key = empty(), grad_value = empty();
-  dispatch_floating(op, "query", query, [&](auto* scalar) {
+  dispatch_storage(op, "query", query, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
-    const AttentionGradients<Scalar> gradients{output_pointer<Scalar>(grad_query),
-                                               output_pointer<Scalar>(grad_key),
-                                               output_pointer<Scalar>(grad_value)};
+    const AttentionGradients<Scalar> gradients{mutable_data_of<Scalar>(grad_query),
+                                               mutable_data_of<Scalar>(grad_key),
+                                               mutable_data_of<Scalar>(grad_value)};
     auto* workspace = call.workspace<Compute<Scalar>>(num_rows * heads);
     call.check_status(cuda::set_attention_backward(
         head_rows<Scalar>(grad), tensors.rows<Scalar>(), head_rows<Scalar>(result),
-        input_pointer<Compute<Scalar>>(log_sum), tensors.sets(), num_rows, gradients, workspace,
+        data_of<Compute<Scalar>>(log_sum), tensors.sets(), num_rows, gradients, workspace,
         call.stream()));
   });
   return {grad_query, grad_key, grad_value};

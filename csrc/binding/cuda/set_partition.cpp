@@ -23,9 +23,8 @@ Tables set_partition(const Tensor& cell_in_window, const Tensor& order, const Te
   STD_TORCH_CHECK(offsets.size(0) >= 1 && set_size >= 1, op,
                   ": offsets must not be empty, and set_size must be >= 1");
   STD_TORCH_CHECK(num_voxels < INT32_MAX / 2, op, ": there must be fewer than 2^30 voxels");
-  const cuda::WindowTable table{input_pointer<int32_t>(cell_in_window),
-                                input_pointer<int64_t>(order), input_pointer<int64_t>(offsets),
-                                num_voxels, offsets.size(0) - 1};
+  const cuda::WindowTable table{data_of<int32_t>(cell_in_window), data_of<int64_t>(order),
+                                data_of<int64_t>(offsets), num_voxels, offsets.size(0) - 1};
 
   int64_t* counts = call.workspace<int64_t>(table.num_windows + cuda::kSetTotals);
   const int64_t scratch_bytes = cuda::sum_workspace_bytes(table.num_windows + 1);
@@ -40,9 +39,9 @@ Tables set_partition(const Tensor& cell_in_window, const Tensor& order, const Te
   Tensor member = call.allocate({2, num_voxels}, ScalarType::Long);
   Tensor set_offset = call.allocate({sets + 1}, ScalarType::Long);
   const cuda::SetTables tables{
-      output_pointer<int64_t>(voxel_of_slot), output_pointer<bool>(repeated),
-      output_pointer<int64_t>(slot_of_voxel), output_pointer<int64_t>(member),
-      output_pointer<int64_t>(set_offset)};
+      mutable_data_of<int64_t>(voxel_of_slot), mutable_data_of<bool>(repeated),
+      mutable_data_of<int64_t>(slot_of_voxel), mutable_data_of<int64_t>(member),
+      mutable_data_of<int64_t>(set_offset)};
   if (num_voxels == 0) {
     call.check_status(cuda::fill_sets(table, counts, 0, set_size, nullptr, tables, call.stream()));
     return {voxel_of_slot, repeated, slot_of_voxel, member, set_offset};

@@ -23,8 +23,8 @@ Tensor index(const Tensor& coords, int64_t batch_size, std::vector<int64_t> spat
                   "stay below 2^62");
   Tensor neighbours = call.allocate({num_voxels, grid.num_taps()}, ScalarType::Int);
   table.slots = call.workspace<unsigned long long>(table.capacity);
-  call.check_status(cuda::subm_index(input_pointer<int32_t>(coords), num_voxels, grid, table,
-                                     output_pointer<int32_t>(neighbours), call.stream()));
+  call.check_status(cuda::subm_index(data_of<int32_t>(coords), num_voxels, grid, table,
+                                     mutable_data_of<int32_t>(neighbours), call.stream()));
   return neighbours;
 }
 

@@ -31,8 +31,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> voxelize(const Tensor& points,
   check_size(op, "frame_of_point", frame_of_point, 0, points.size(0));
   const VoxelGrid grid = voxel_grid(op, batch_size, voxel_size, lower, grid_size, check_z);
   const int64_t num_points = points.size(0);
-  const cuda::PointRows rows{input_pointer<float>(points), points.size(1),
-                             input_pointer<int32_t>(frame_of_point)};
+  const cuda::PointRows rows{data_of<float>(points), points.size(1),
+                             data_of<int32_t>(frame_of_point)};
   Tensor voxel_of_point = call.allocate({num_points}, ScalarType::Long);
   Tensor coords, order, offsets;
   dispatch_key(grid.key_bound(), [&](auto* key) {
@@ -44,8 +44,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> voxelize(const Tensor& points,
     order = call.allocate({kept}, ScalarType::Long);
     offsets = call.allocate({voxels + 1}, ScalarType::Long);
     call.check_status(cuda::write_voxels(
-        grid, groups, output_pointer<int64_t>(voxel_of_point), output_pointer<int32_t>(coords),
-        output_pointer<int64_t>(order), output_pointer<int64_t>(offsets), call.stream()));
+        grid, groups, mutable_data_of<int64_t>(voxel_of_point), mutable_data_of<int32_t>(coords),
+        mutable_data_of<int64_t>(order), mutable_data_of<int64_t>(offsets), call.stream()));
   });
   return {voxel_of_point, coords, order, offsets};
 }
@@ -62,7 +62,7 @@ std::tuple<Tensor, Tensor, Tensor> hard_voxelize(const Tensor& points,
                   "hard_voxelize: max_points and max_voxels must be >= 1");
   const VoxelGrid grid = voxel_grid(op, 1, voxel_size, lower, grid_size, true);
   const int64_t num_points = points.size(0);
-  const cuda::PointRows rows{input_pointer<float>(points), points.size(1), nullptr};
+  const cuda::PointRows rows{data_of<float>(points), points.size(1), nullptr};
   Tensor voxel_of_point = call.allocate({num_points}, ScalarType::Long);
   Tensor coords, points_in_voxel;
   dispatch_key(grid.key_bound(), [&](auto* key) {
@@ -77,8 +77,9 @@ std::tuple<Tensor, Tensor, Tensor> hard_voxelize(const Tensor& points,
     coords = call.allocate({voxels, 4}, ScalarType::Int);
     points_in_voxel = call.allocate({voxels}, ScalarType::Long);
     call.check_status(cuda::write_hard_voxels(
-        grid, groups, arrivals, max_points, max_voxels, output_pointer<int64_t>(voxel_of_point),
-        output_pointer<int32_t>(coords), output_pointer<int64_t>(points_in_voxel), call.stream()));
+        grid, groups, arrivals, max_points, max_voxels, mutable_data_of<int64_t>(voxel_of_point),
+        mutable_data_of<int32_t>(coords), mutable_data_of<int64_t>(points_in_voxel),
+        call.stream()));
   });
   return {voxel_of_point, coords, points_in_voxel};
 }

@@ -27,13 +27,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> window_partition(
   dispatch_key(grid.key_bound(), [&](auto* key) {
     using Key = std::remove_pointer_t<decltype(key)>;
     const auto groups = make_row_groups<Key>(call, num_voxels, grid.key_bound());
-    call.check_status(cuda::group_voxels(input_pointer<int32_t>(coords), grid, groups,
-                                         output_pointer<int32_t>(cell_in_window), call.stream()));
+    call.check_status(cuda::group_voxels(data_of<int32_t>(coords), grid, groups,
+                                         mutable_data_of<int32_t>(cell_in_window), call.stream()));
     const int64_t windows = call.read<1>(groups.totals())[0];
     offsets = call.allocate({windows + 1}, ScalarType::Long);
-    call.check_status(cuda::write_windows(groups, output_pointer<int64_t>(window_of_voxel),
-                                          output_pointer<int64_t>(order),
-                                          output_pointer<int64_t>(offsets), call.stream()));
+    call.check_status(cuda::write_windows(groups, mutable_data_of<int64_t>(window_of_voxel),
+                                          mutable_data_of<int64_t>(order),
+                                          mutable_data_of<int64_t>(offsets), call.stream()));
   });
   return {window_of_voxel, order, offsets, cell_in_window};
 }

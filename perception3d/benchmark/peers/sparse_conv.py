@@ -8,16 +8,31 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from perception3d.layers.sparse_kernel import Kernel
+from perception3d.layers.spconv_rules import spconv_rules
+from perception3d.structures import SparseVoxels
+
 Candidate = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """One frame of voxels under a kernel; sizes in cells, order z, y, x."""
+    """One frame of voxels under a kernel; sizes in cells, order z, y, x.
+
+    Without a stride the convolution is sub-manifold.
+    """
 
     coords: Tensor
     shape: tuple[int, int, int]
     kernel: tuple[int, int, int]
+    stride: tuple[int, int, int] | None = None
+    padding: tuple[int, int, int] = (0, 0, 0)
+
+    def steps(self) -> tuple[list[int], list[int]]:
+        """Return stride and padding as spconv counts them."""
+        if self.stride is None:
+            return [1, 1, 1], [size // 2 for size in self.kernel]
+        return list(self.stride), list(self.padding)
 
 
 def _spconv() -> ModuleType | None:
@@ -45,16 +60,17 @@ def spconv_index(grid: Grid) -> Candidate | None:
         build, algorithm = spconv.ops.get_indice_pairs_implicit_gemm, ConvAlgo.MaskImplicitGemm
     else:
         build, algorithm = spconv.ops.get_indice_pairs, ConvAlgo.Native
-    padding = [size // 2 for size in kernel]
-    return lambda: build(
-        grid.coords, 1, shape, algorithm, kernel, ones, padding, ones, zeros, subm=True
-    )
+    steps, subm = grid.steps(), grid.stride is None
+    return lambda: build(grid.coords, 1, shape, algorithm, kernel, *steps, ones, zeros, subm=subm)
 
 
 def spconv_conv(
     grid: Grid, features: Tensor, weight: torch.nn.Parameter
 ) -> Callable[[], Tensor] | None:
-    """Return a call of spconv's SubMConv3d whose pairs exist already.
+    """Return a call of spconv whose pairs exist already.
+
+    Its layer where that is sub-manifold; its strided layer finds its pairs anew in each call, so
+    there it is our wrapping of spconv, which on CUDA puts the rows of the result in our order.
 
     Args:
         grid: voxels and kernel.
@@ -64,6 +80,10 @@ def spconv_conv(
     spconv = _spconv()
     if spconv is None:
         return None
+    if grid.stride is not None:
+        voxels = SparseVoxels(features, grid.coords, grid.shape, 1)
+        rules = spconv_rules(voxels, Kernel(grid.kernel, grid.stride, grid.padding), backward=True)
+        return lambda: rules.convolve(features, weight, None, False)
     from spconv.core import ConvAlgo
 
     algorithm = ConvAlgo.MaskImplicitGemm if features.is_cuda else ConvAlgo.Native
@@ -76,11 +96,11 @@ def spconv_conv(
         algo=algorithm,
     ).to(features.device, features.dtype)
     layer.weight = weight
-    voxels = spconv.SparseConvTensor(features, grid.coords, list(grid.shape), 1)
-    voxels.indice_dict.update(layer(voxels).indice_dict)
+    table = spconv.SparseConvTensor(features, grid.coords, list(grid.shape), 1)
+    table.indice_dict.update(layer(table).indice_dict)
 
     def convolve() -> Tensor:
-        result: Tensor = layer(voxels).features
+        result: Tensor = layer(table).features
         return result
 
     return convolve
@@ -93,7 +113,7 @@ def gather_and_sum(features: Tensor, neighbours: Tensor, weight: Tensor) -> Tens
 
 
 def gather_and_multiply(
-    features: Tensor, pairs: list[tuple[Tensor, Tensor]], weight: Tensor
+    features: Tensor, pairs: list[tuple[Tensor, Tensor]], weight: Tensor, rows: int
 ) -> Tensor:
     """Per tap gather, torch.mm, index_add (the way of spconv's Native algorithm).
 
@@ -101,8 +121,9 @@ def gather_and_multiply(
         features: (N, Cin).
         pairs: per tap the rows read and the rows added to, int64.
         weight: (K, Cin, Cout).
+        rows: of the result.
     """
-    result = features.new_zeros((features.shape[0], weight.shape[2]))
+    result = features.new_zeros((rows, weight.shape[2]))
     for (source, target), factor in zip(pairs, weight, strict=True):
         result = result.index_add(0, target, features[source] @ factor)
     return result

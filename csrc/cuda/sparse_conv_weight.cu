@@ -1,5 +1,5 @@
 #include "cuda/row_tiles.cuh"
-#include "cuda/subm_conv.h"
+#include "cuda/sparse_conv.h"
 #include "cuda/tensor_tiles.cuh"
 
 namespace perception3d {
@@ -80,8 +80,10 @@ struct ByTensorCores {
       const auto row_of = [&](const int32_t* list) {
         return [=](int r) -> int64_t { return first + r < pairs.count ? list[first + r] : -1; };
       };
-      copy_rows(features, shape.in_channels, pairs.first_in, row_of(pairs.in), left);
-      copy_rows(grad, shape.out_channels, pairs.first_out, row_of(pairs.out), right);
+      copy_rows(features, shape.in_channels, shape.in_channels, pairs.first_in, row_of(pairs.in),
+                left);
+      copy_rows(grad, shape.out_channels, shape.out_channels, pairs.first_out, row_of(pairs.out),
+                right);
       wait_for_copies<0>();
       __syncthreads();
       multiply_tiles<true, true>(left, right, sums);
@@ -101,8 +103,8 @@ constexpr size_t kListBytes = (2 * kTileThreads + kTileThreads / 32) * sizeof(in
 // the rows of one part.
 template <typename Method, typename Scalar>
 __global__ void __launch_bounds__(kTileThreads, 2)
-    sum_products(ConvShape shape, const Scalar* features, const Scalar* grad,
-                 const int32_t* neighbours, int64_t rows_per_part, typename Method::Number* sums) {
+    sum_products(ConvShape shape, const Scalar* features, const Scalar* grad, const int32_t* table,
+                 int64_t rows_per_part, typename Method::Number* sums) {
   unsigned char* memory = dynamic_shared<unsigned char>();
   int32_t* in = reinterpret_cast<int32_t*>(memory + Method::kBytes);
   int32_t* out = in + kTileThreads;
@@ -115,8 +117,8 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   typename Method::Number own[4][4] = {};
   for (int64_t batch = begin; batch < end; batch += kTileThreads) {
     const int64_t row = batch + threadIdx.x;
-    const int32_t found = row < end ? __ldg(neighbours + row * shape.taps + tap) : -1;
-    check_index(int64_t{found} + 1, shape.rows + 1, "subm_conv_backward: neighbours + 1");
+    const int32_t found = row < end ? __ldg(table + row * shape.taps + tap) : -1;
+    check_index(int64_t{found} + 1, shape.inputs + 1, "sparse convolution: rows of the table + 1");
     const int count = list_kept(found >= 0, found, static_cast<int32_t>(row), in, out, counts);
     Method::add(memory, shape, features, grad, PairRows{in, out, count, first_in, first_out}, own);
   }
@@ -147,52 +149,51 @@ int64_t part_count(int64_t rows) { return (rows + rows_per_part(rows) - 1) / row
 
 template <typename Method, typename Scalar>
 Status launch_method(const ConvShape& shape, const Scalar* features, const Scalar* grad,
-                     const int32_t* neighbours, Compute<Scalar>* sums, Stream stream) {
+                     const int32_t* table, Compute<Scalar>* sums, Stream stream) {
   const int64_t tiles = ((shape.in_channels + kTileWidth - 1) / kTileWidth) *
                         ((shape.out_channels + kTileWidth - 1) / kTileWidth);
   return launch(sum_products<Method, Scalar>, Grid(tiles, shape.taps, part_count(shape.rows)),
-                kTileThreads, Method::kBytes + kListBytes, stream, shape, features, grad,
-                neighbours, rows_per_part(shape.rows), sums);
+                kTileThreads, Method::kBytes + kListBytes, stream, shape, features, grad, table,
+                rows_per_part(shape.rows), sums);
 }
 
 template <typename Scalar>
-Status run(const ConvShape& shape, const Scalar* features, const Scalar* grad,
-           const int32_t* neighbours, Compute<Scalar>* sums, Stream stream) {
+Status run(const ConvShape& shape, const Scalar* features, const Scalar* grad, const int32_t* table,
+           Compute<Scalar>* sums, Stream stream) {
   if constexpr (sizeof(Scalar) == 2) {
     if (can_pack(features, shape.in_channels) && can_pack(grad, shape.out_channels)) {
-      return launch_method<ByTensorCores<Scalar>>(shape, features, grad, neighbours, sums, stream);
+      return launch_method<ByTensorCores<Scalar>>(shape, features, grad, table, sums, stream);
     }
   }
   constexpr int kPack = kTilePack<Scalar>;
   const bool packed =
       can_fetch<kPack>(features, shape.in_channels) && can_fetch<kPack>(grad, shape.out_channels);
   return packed
-             ? launch_method<ByThreads<Scalar, kPack>>(shape, features, grad, neighbours, sums,
-                                                       stream)
-             : launch_method<ByThreads<Scalar, 1>>(shape, features, grad, neighbours, sums, stream);
+             ? launch_method<ByThreads<Scalar, kPack>>(shape, features, grad, table, sums, stream)
+             : launch_method<ByThreads<Scalar, 1>>(shape, features, grad, table, sums, stream);
 }
 
 }  // namespace
 
-int64_t subm_conv_weight_workspace(const ConvShape& shape) {
+int64_t sparse_conv_weight_workspace(const ConvShape& shape) {
   return part_count(shape.rows) * shape.taps * shape.in_channels * shape.out_channels;
 }
 
 template <typename Scalar>
-Status subm_conv_weight_backward(const ConvShape& shape, const Scalar* features, const Scalar* grad,
-                                 const int32_t* neighbours, Scalar* grad_weight, void* workspace,
-                                 Stream stream) {
+Status sparse_conv_weight_backward(const ConvShape& shape, const Scalar* features,
+                                   const Scalar* grad, const int32_t* table, Scalar* grad_weight,
+                                   void* workspace, Stream stream) {
   Compute<Scalar>* sums = static_cast<Compute<Scalar>*>(workspace);
-  const Status status = run(shape, features, grad, neighbours, sums, stream);
+  const Status status = run(shape, features, grad, table, sums, stream);
   if (status != nullptr) return status;
   const int64_t count = shape.taps * shape.in_channels * shape.out_channels;
   return launch(join_parts<Scalar>, (count + kTileThreads - 1) / kTileThreads, kTileThreads, 0,
                 stream, sums, part_count(shape.rows), count, grad_weight);
 }
 
-#define P3D_INSTANTIATE(Scalar)                                                             \
-  template Status subm_conv_weight_backward(const ConvShape&, const Scalar*, const Scalar*, \
-                                            const int32_t*, Scalar*, void*, Stream);
+#define P3D_INSTANTIATE(Scalar)                                                               \
+  template Status sparse_conv_weight_backward(const ConvShape&, const Scalar*, const Scalar*, \
+                                              const int32_t*, Scalar*, void*, Stream);
 P3D_INSTANTIATE(float)
 P3D_INSTANTIATE(double)
 P3D_INSTANTIATE(BFloat16)

@@ -8,14 +8,6 @@
 namespace perception3d {
 namespace cuda {
 
-// Weights of all taps: element (in, out) of a tap is data[tap * tap_step + in * in_step + out *
-// out_step].
-template <typename Scalar>
-struct TapWeights {
-  const Scalar* data;
-  int64_t tap_step, in_step, out_step;
-};
-
 // Rows of one tap: features[in[i]] belongs to the voxel out[i] of the block.
 struct TapRows {
   const int32_t *in, *out;
@@ -23,7 +15,8 @@ struct TapRows {
 };
 
 // A method has
-//   Number, the type of sums; kBytes, the shared memory that it needs, aligned to 16; and
+//   Number, the type of sums; kBytes, the shared memory that it needs, aligned to 16; kBlocks, how
+//   many blocks a multiprocessor shall hold, which limits registers; and
 //   multiply(memory, shape, features, weights, tap, column, rows, sums): sums[out[i]][c] +=
 //   features[in[i]] W[tap][.][column + c] for c < kTileWidth, called by all threads of the block,
 //   with a barrier before and after.
@@ -35,21 +28,22 @@ struct ByThreads {
   typedef SharedTile<Number, kTileDepth> Rows;
   typedef SharedTile<Number, kTileWidth> Columns;
 
+  static constexpr int kBlocks = 2;
   static constexpr size_t kBytes =
       (kTileWidth * Rows::kStride + kTileDepth * Columns::kStride) * sizeof(Number);
 
   // Fetches kTileDepth x kTileWidth weights of a tap; zeros outside.  Neighbouring threads read
-  // what lies side by side.
-  __device__ static void fetch_weight(const TapWeights<Scalar>& weight, const ConvShape& shape,
+  // what lies side by side: rows of weights, or pieces of 8 of its columns, whose shared memory
+  // then falls into different banks.
+  __device__ static void fetch_weight(const ConvWeight<Scalar>& weight, const ConvShape& shape,
                                       int64_t tap, int64_t depth, int64_t column,
                                       const Columns& tile) {
-    const bool by_column = weight.out_step == 1;
+    const bool by_row = weight.out == 1;
     for (int i = threadIdx.x; i < kTileDepth * kTileWidth; i += kTileThreads) {
-      const int d = by_column ? i / kTileWidth : i % kTileDepth;
-      const int c = by_column ? i % kTileWidth : i / kTileDepth;
+      const int d = by_row ? i / kTileWidth : i / (8 * kTileWidth) * 8 + i % 8;
+      const int c = by_row ? i % kTileWidth : i / 8 % kTileWidth;
       const bool exists = depth + d < shape.in_channels && column + c < shape.out_channels;
-      const int64_t place =
-          tap * weight.tap_step + (depth + d) * weight.in_step + (column + c) * weight.out_step;
+      const int64_t place = tap * weight.tap + (depth + d) * weight.in + (column + c) * weight.out;
       *tile.at(d, c) = exists ? load(weight.data[place]) : Number{0};
     }
   }
@@ -76,7 +70,7 @@ struct ByThreads {
   }
 
   __device__ static void multiply(void* memory, const ConvShape& shape, const Scalar* features,
-                                  const TapWeights<Scalar>& weight, int64_t tap, int64_t column,
+                                  const ConvWeight<Scalar>& weight, int64_t tap, int64_t column,
                                   const TapRows& rows, Number* all_sums) {
     const int x = threadIdx.x % 16, y = threadIdx.x / 16;
     const Rows row_tile{static_cast<Number*>(memory)};
@@ -109,14 +103,24 @@ template <typename Scalar, bool kTurned>
 struct ByTensorCores {
   typedef float Number;
 
+  static constexpr int kBlocks = kTurned ? 3 : 4;
   static constexpr size_t kBytes = 2 * kTensorNumbers * sizeof(Scalar);
 
+  // Whether the weights of every tap can be copied in pieces of 16 bytes.
+  static bool can_read(const ConvWeight<Scalar>& weight, const ConvShape& shape) {
+    const int64_t side_by_side = kTurned ? weight.in : weight.out;
+    const int64_t row = kTurned ? weight.out : weight.in;
+    return side_by_side == 1 && can_pack(weight.data, row) && can_pack(weight.data, weight.tap) &&
+           can_pack(weight.data, kTurned ? shape.in_channels : shape.out_channels);
+  }
+
   __device__ static void multiply(void* memory, const ConvShape& shape, const Scalar* features,
-                                  const TapWeights<Scalar>& weight, int64_t tap, int64_t column,
+                                  const ConvWeight<Scalar>& weight, int64_t tap, int64_t column,
                                   const TapRows& rows, float* all_sums) {
     Scalar* row_tile = static_cast<Scalar*>(memory);
     Scalar* weight_tile = row_tile + kTensorNumbers;
-    const Scalar* matrix = weight.data + tap * weight.tap_step;
+    const Scalar* matrix = weight.data + tap * weight.tap;
+    const int64_t row_step = kTurned ? weight.out : weight.in;
     const int64_t columns = kTurned ? shape.in_channels : shape.out_channels;
     const int64_t end = kTurned ? shape.out_channels : shape.in_channels;
     for (int first = 0; first < rows.count; first += kTensorTile) {
@@ -127,8 +131,8 @@ struct ByTensorCores {
         };
         const int64_t begin = kTurned ? column : depth;
         const auto existing = [&](int r) -> int64_t { return begin + r < end ? begin + r : -1; };
-        copy_rows(features, shape.in_channels, depth, listed, row_tile);
-        copy_rows(matrix, columns, kTurned ? depth : column, existing, weight_tile);
+        copy_rows(features, shape.in_channels, shape.in_channels, depth, listed, row_tile);
+        copy_rows(matrix, row_step, columns, kTurned ? depth : column, existing, weight_tile);
         wait_for_copies<0>();
         __syncthreads();
         if (first + warp_row() < rows.count) {
