@@ -2,11 +2,11 @@
 
 from perception3d.benchmark import (
     rows_attention,
-    rows_backbones,
     rows_boxes,
     rows_linear_attention,
     rows_partition,
     rows_scan,
+    rows_scatterformer,
     rows_sparse_conv,
     rows_voxels,
 )
@@ -20,5 +20,5 @@ ROWS: tuple[Row, ...] = (
     *rows_linear_attention.ROWS,
     *rows_scan.ROWS,
     *rows_boxes.ROWS,
-    *rows_backbones.ROWS,
+    *rows_scatterformer.ROWS,
 )
