@@ -3,6 +3,7 @@
 from perception3d.benchmark import (
     rows_attention,
     rows_boxes,
+    rows_dsvt,
     rows_linear_attention,
     rows_partition,
     rows_scan,
@@ -20,5 +21,6 @@ ROWS: tuple[Row, ...] = (
     *rows_linear_attention.ROWS,
     *rows_scan.ROWS,
     *rows_boxes.ROWS,
+    *rows_dsvt.ROWS,
     *rows_scatterformer.ROWS,
 )
