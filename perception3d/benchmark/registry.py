@@ -9,6 +9,7 @@ from perception3d.benchmark import (
     rows_scan,
     rows_scatterformer,
     rows_sparse_conv,
+    rows_voxel_mamba,
     rows_voxels,
 )
 from perception3d.benchmark.row import Row
@@ -23,4 +24,5 @@ ROWS: tuple[Row, ...] = (
     *rows_boxes.ROWS,
     *rows_dsvt.ROWS,
     *rows_scatterformer.ROWS,
+    *rows_voxel_mamba.ROWS,
 )
