@@ -3,6 +3,7 @@
 from perception3d.benchmark import (
     rows_attention,
     rows_boxes,
+    rows_detector,
     rows_dsvt,
     rows_linear_attention,
     rows_partition,
@@ -25,4 +26,5 @@ ROWS: tuple[Row, ...] = (
     *rows_dsvt.ROWS,
     *rows_scatterformer.ROWS,
     *rows_voxel_mamba.ROWS,
+    *rows_detector.ROWS,
 )

@@ -19,8 +19,9 @@ SPACES = {
     "dsvt_pillar_backbone": Space((0.32, 0.32, 6.0), EXTENT, raised=True),
     "dsvt_voxel_backbone": Space((0.32, 0.32, 0.1875), EXTENT, raised=True),
 }
+PILLAR_STAGES = (DSVTStage((12, 12, 1), 36, blocks=4),)
 STAGES = {
-    "dsvt_pillar_backbone": (DSVTStage((12, 12, 1), 36, blocks=4),),
+    "dsvt_pillar_backbone": PILLAR_STAGES,
     "dsvt_voxel_backbone": (
         DSVTStage((12, 12, 32), 48, pool_stride=(1, 1, 4)),
         DSVTStage((12, 12, 8), 48, pool_stride=(1, 1, 4)),

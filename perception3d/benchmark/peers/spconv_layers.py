@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from perception3d.layers.sparse_conv import InverseConv3d, SparseConv3d, SubMConv3d
+from perception3d.structures import SparseVoxels
 
 Conv = SubMConv3d | SparseConv3d | InverseConv3d
 
@@ -20,7 +21,7 @@ class Spconv:
     module: ModuleType
     algorithm: Any
 
-    def tensor(self, voxels: Any) -> Any:  # noqa: ANN401  # spconv has no types
+    def tensor(self, voxels: SparseVoxels) -> Any:  # noqa: ANN401  # spconv has no types
         """Return voxels as spconv's tensor, which remembers the pairs of its coordinates."""
         shape = list(voxels.spatial_shape)
         return self.module.SparseConvTensor(
