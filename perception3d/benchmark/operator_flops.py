@@ -4,7 +4,7 @@ A multiply-add counts as two, as in torch.utils.flop_counter.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from perception3d.layers.linear import has_onednn
 from perception3d.ops.library import load_library
+
+Result = TypeVar("Result")
 
 
 class RawFlops:
@@ -27,12 +29,12 @@ class RawFlops:
         return self.count(*arguments)
 
 
-def count_flops(run: Callable[[], object]) -> int:
-    """Run once; return the operations of matrix products, convolutions and attention."""
+def count_flops(run: Callable[[], Result]) -> tuple[Result, int]:
+    """Run once; return the result and the operations of products, convolutions and attention."""
     counter = FlopCounterMode(display=False, custom_mapping=operator_flops())
     with counter:
-        run()
-    return counter.get_total_flops()
+        result = run()
+    return result, counter.get_total_flops()
 
 
 def operator_flops() -> dict[Any, RawFlops]:

@@ -67,14 +67,14 @@ def encoded_voxels(workload: Workload, space: Space, channels: int) -> SparseVox
 def backbone_case(net: nn.Module, voxels: SparseVoxels, peers: Mapping[str, Backbone]) -> Case:
     """Return the case of a backbone whose peers are whole networks with the same weights."""
     ours = partial(_run, net, voxels)
-    wanted = ours()
+    wanted, flops = count_flops(ours)
     weights = sum(parameter.numel() for parameter in net.parameters())
     return Case(
         ours=ours,
         peers={name: partial(_run, peer, voxels) for name, peer in peers.items()},
         max_error=max([0.0, *(_difference(wanted, _run(peer, voxels)) for peer in peers.values())]),
         floor_bytes=4 * (weights + voxels.features.numel() + wanted.features.numel()),
-        floor_flops=count_flops(ours),
+        floor_flops=flops,
     )
 
 
