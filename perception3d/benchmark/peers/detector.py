@@ -23,7 +23,8 @@ from perception3d.models.heads.center_branches import (
     ConvNorm,
     TaskOutput,
 )
-from perception3d.models.necks.bev import BevBackbone, ResidualBlock
+from perception3d.models.necks.bev import BevBackbone
+from perception3d.models.necks.residual_block import ResidualBlock
 from perception3d.ops.voxel_grid import voxel_grid_size
 from perception3d.structures import Boxes3D, Detections, SparseVoxels
 
