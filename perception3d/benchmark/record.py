@@ -56,6 +56,7 @@ def describe_times(
         "floor_kind": floor_kind,
         "ours_over_floor": ours.median / floor_ms,
         "n": len(ours.rounds),
+        "peer_n": None if other is None else len(other.rounds),
         "spread": ours.spread,
         "noisy": noise > NOISY_SPREAD,
     }

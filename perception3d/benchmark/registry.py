@@ -2,13 +2,16 @@
 
 from perception3d.benchmark import (
     rows_attention,
-    rows_backbones,
     rows_boxes,
     rows_depthwise_conv,
+    rows_detector,
+    rows_dsvt,
     rows_linear_attention,
     rows_partition,
     rows_scan,
+    rows_scatterformer,
     rows_sparse_conv,
+    rows_voxel_mamba,
     rows_voxels,
 )
 from perception3d.benchmark.row import Row
@@ -22,5 +25,8 @@ ROWS: tuple[Row, ...] = (
     *rows_linear_attention.ROWS,
     *rows_scan.ROWS,
     *rows_boxes.ROWS,
-    *rows_backbones.ROWS,
+    *rows_dsvt.ROWS,
+    *rows_scatterformer.ROWS,
+    *rows_voxel_mamba.ROWS,
+    *rows_detector.ROWS,
 )

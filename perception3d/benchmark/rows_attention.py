@@ -145,7 +145,9 @@ def _layer_case(name: str, dtype: torch.dtype, direction: str, workload: Workloa
         grad.double(),
     )
     candidates = {
-        OFFICIAL: lambda: peers.official_style(module, leaves[0], leaves[1], sets.slots),
+        OFFICIAL: lambda: peers.official_style(
+            module, leaves[0], leaves[1], sets.slots.voxel_of_slot, sets.slots.repeated
+        ),
         PADDED: lambda: peers.projected_then_padded(layer, leaves[0], leaves[1], sets.slots),
     }
     fits = 4 * sets.slots.voxel_of_slot.numel() * channels * dtype.itemsize <= PADDED_BYTES

@@ -6,7 +6,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from perception3d.benchmark.peers.set_partition import Grid, official_style_sets
+from perception3d.benchmark.peers.set_partition import (
+    Grid,
+    official_style_sets,
+    official_style_windows,
+)
 from perception3d.benchmark.row import Case, Row
 from perception3d.benchmark.workloads import Workload
 from perception3d.ops import set_partition, voxelize, window_partition
@@ -74,7 +78,11 @@ def _case(setting: Setting, workload: Workload) -> Case:
         return [sets_of_grid(coords, grid) for grid in setting.grids]
 
     def official() -> list[tuple[Tensor, Tensor]]:
-        return [official_style_sets(coords, grid) for grid in setting.grids]
+        windows = [official_style_windows(coords, grid) for grid in setting.grids]
+        return [
+            official_style_sets(*found, grid)
+            for found, grid in zip(windows, setting.grids, strict=True)
+        ]
 
     tables = list(zip(ours(), official(), strict=True))
     equal = all(

@@ -1,6 +1,5 @@
 """Parameters and arithmetic of a network, part by part, on a real batch."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from perception3d.engine.operator_flops import operator_flops
-from perception3d.layers.linear import has_onednn
+from perception3d.benchmark.operator_flops import operator_flops
 from perception3d.structures import Batch, SetPartition, SparseVoxels
 
 
@@ -75,10 +73,7 @@ def examine(net: nn.Module, batch: Batch) -> ModelInfo:
         return look
 
     hooks = [child.register_forward_hook(watch(name)) for name, child in net.named_children()]
-    formulas: dict[Any, Any] = {**operator_flops()}
-    if has_onednn():
-        formulas[torch.ops.mkldnn._linear_pointwise] = _linear_flops
-    counter = FlopCounterMode(display=False, depth=2, custom_mapping=formulas)
+    counter = FlopCounterMode(display=False, depth=2, custom_mapping=operator_flops())
     try:
         with torch.no_grad(), counter:
             net(batch)
@@ -110,12 +105,6 @@ def _collect_sets(voxels: SparseVoxels, partitions: dict[int, tuple[int, int]]) 
         if isinstance(table, SetPartition):
             orders, sets, slots = table.voxel_of_slot.shape
             partitions[id(table)] = (orders * sets, slots)
-
-
-def _linear_flops(
-    rows: tuple[int, ...], weight: tuple[int, ...], *arguments: Any, out_shape: Any = None
-) -> int:
-    return 2 * math.prod(rows) * weight[0]
 
 
 def report(info: ModelInfo) -> str:

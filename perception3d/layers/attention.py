@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from perception3d.layers.linear import ACTIVATIONS, RowLinear, linear
+from perception3d.layers.residual import add_residual
 from perception3d.ops.set_attention import set_attention
 
 
@@ -89,9 +90,9 @@ class SetTransformer(nn.Module):
     def forward(self, features: Tensor, position: Tensor, order: Tensor, offsets: Tensor) -> Tensor:
         """Transform (N, C) features; arguments as `SetAttention.forward`."""
         mixed = self.attention(features, position, order, offsets)
-        attended: Tensor = self.norm1(features + mixed)
+        attended: Tensor = self.norm1(add_residual(mixed, features))
         hidden = linear(attended, self.linear1.weight, self.linear1.bias, self.activation)
-        result: Tensor = self.norm2(attended + self.linear2(hidden))
+        result: Tensor = self.norm2(add_residual(self.linear2(hidden), attended))
         return result
 
 
@@ -111,5 +112,5 @@ class SetEncoderLayer(nn.Module):
     def forward(self, features: Tensor, position: Tensor, order: Tensor, offsets: Tensor) -> Tensor:
         """Transform (N, C) features; arguments as `SetAttention.forward`."""
         inner = self.inner(features, position, order, offsets)
-        result: Tensor = self.norm(inner + features)
+        result: Tensor = self.norm(add_residual(inner, features))
         return result

@@ -4,7 +4,14 @@ import time
 
 import torch
 
-from perception3d.benchmark.measure import SHORTEST_SAMPLE, Timing, measure, paired_ratio
+from perception3d.benchmark import measure as protocol
+from perception3d.benchmark.measure import (
+    FEWEST_ROUNDS,
+    SHORTEST_SAMPLE,
+    Timing,
+    measure,
+    paired_ratio,
+)
 
 
 def test_candidates_alternate_after_two_warm_ups():
@@ -55,3 +62,25 @@ def test_ratio_is_paired_by_round():
     ours, peer = Timing((1.0, 2.0, 9.0)), Timing((2.0, 4.0, 1.0))
     assert paired_ratio(ours, peer) == (2.0, 1 / 9, 2.0)
     assert ours.spread == 4.0
+
+
+def test_slow_candidates_get_fewer_rounds(monkeypatch):
+    calls = []
+    monkeypatch.setattr(protocol, "LONG_CALL", 0.02)
+    monkeypatch.setattr(protocol, "LONGEST_SAMPLING", 0.08)
+
+    def slow():
+        calls.append("slow")
+        time.sleep(0.03)
+
+    def quick():
+        calls.append("quick")
+        time.sleep(SHORTEST_SAMPLE)
+
+    timings = measure({"quick": quick, "slow": slow}, threads=1, cpu_time=False, rounds=5)
+    assert calls[:4] == ["quick"] * 3 + ["slow"]  # a long call warms up alone
+    assert calls[4:] == ["quick", "slow"] * FEWEST_ROUNDS + ["quick"] * 2
+    assert [len(timings[name].rounds) for name in ("quick", "slow")] == [5, FEWEST_ROUNDS]
+    pairs = list(zip(timings["quick"].rounds, timings["slow"].rounds, strict=False))
+    _, least, most = paired_ratio(timings["quick"], timings["slow"])
+    assert (least, most) == (min(b / a for a, b in pairs), max(b / a for a, b in pairs))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from perception3d.models.necks.bev import BevBackbone, scatter_to_bev
+from perception3d.models.necks.sparse_entry import takes_voxels
 from perception3d.structures import SparseVoxels
 
 
@@ -115,3 +116,30 @@ def test_maps_that_do_not_fit_are_refused():
         network(voxels([[0, 0, 0, 0]], torch.ones(1, 1)))
     with pytest.raises(ValueError, match="bev must be"):
         network(voxels([[0, 0, 0, 0]], torch.ones(1, 7)))
+
+
+@pytest.mark.parametrize("count", [0, 1, 30, 90])
+def test_mostly_empty_maps_are_entered_where_voxels_are(count):
+    torch.manual_seed(count)
+    neck = BevBackbone(16, (1,), (1,), (24,), (1,), (8,)).eval()
+    for name, value in neck.state_dict().items():  # norms that make something of zero
+        if name.endswith(("running_mean", "bias")):
+            value.normal_()
+    cells = torch.randperm(2 * 12 * 12)[:count]
+    coords = torch.stack([cells // 144, cells * 0, cells // 12 % 12, cells % 12], 1)
+    given_voxels = voxels(coords.tolist(), torch.randn(count, 16), (1, 12, 12))
+    assert not takes_voxels(neck.levels[0][0], given_voxels)  # gradients are recorded
+    wanted = neck(given_voxels).detach()
+    with torch.no_grad():
+        assert takes_voxels(neck.levels[0][0], given_voxels)
+        found = neck(given_voxels)
+    torch.testing.assert_close(found, wanted)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_crowded_map_is_entered_densely():
+    neck = BevBackbone(16, (1,), (1,), (24,), (1,), (8,)).eval()
+    coords = torch.cartesian_prod(*map(torch.arange, (1, 1, 6, 6)))[:12]
+    given_voxels = voxels(coords.tolist(), torch.randn(12, 16), (1, 6, 6), batch_size=1)
+    with torch.no_grad():
+        assert not takes_voxels(neck.levels[0][0], given_voxels)

@@ -308,3 +308,14 @@ def test_weights_survive_saving(build, tmp_path):
     voxels = random_voxels(model, 60)
     assert torch.equal(other.eval()(voxels).features, model(voxels).features)
     assert torch.equal(copy.deepcopy(model)(voxels).features, model(voxels).features)
+
+
+@pytest.mark.parametrize("build", [pillar_model, voxel_model])
+def test_inference_leaves_its_input_and_equals_the_pass_with_gradients(build):
+    model = build().eval()
+    voxels = random_voxels(model, 40)
+    before = voxels.features.clone()
+    wanted = model(voxels).features.detach()
+    with torch.no_grad():
+        assert torch.equal(model(voxels).features, wanted)
+    assert torch.equal(voxels.features, before)

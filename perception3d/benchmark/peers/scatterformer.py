@@ -4,23 +4,26 @@ What no library has is written in torch operators: attention by outer products t
 window, depth-wise convolution by gather and scatter per tap, pillars padded to their height.
 """
 
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from perception3d.benchmark.peers.linear_attention import (
     SortedWindows,
     loop_over_splits,
     outer_products,
 )
-from perception3d.layers.sparse_conv import SparseConvBlock, SparseResidualBlock
+from perception3d.benchmark.peers.spconv_layers import Spconv, find_spconv
+from perception3d.layers.sparse_conv import (
+    SparseConv3d,
+    SparseConvBlock,
+    SparseResidualBlock,
+    SubMConv3d,
+)
 from perception3d.models.backbones.scatterformer import (
     ScatterFormer,
     ScatterFormerLayer,
@@ -35,59 +38,24 @@ ATTENTIONS: dict[str, Attention] = {
 }
 
 
-@dataclass(frozen=True)
-class _Spconv:
-    """spconv and what it calls its algorithm for this device."""
-
-    module: ModuleType
-    algorithm: Any
-
-
 def plain_scatterformers(net: ScatterFormer) -> dict[str, Callable[[SparseVoxels], SparseVoxels]]:
     """Return the network in plain torch and spconv, by name; none where spconv is missing."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # about torch.cuda.amp
-            import spconv.pytorch as spconv
-            from spconv.core import ConvAlgo
-    except ImportError:
+    spconv = find_spconv(next(net.parameters()).device)
+    if spconv is None:
         return {}
-    cuda = next(net.parameters()).is_cuda
-    found = _Spconv(spconv, ConvAlgo.MaskImplicitGemm if cuda else ConvAlgo.Native)
-    return {name: _Plain(net, attend, found).run for name, attend in ATTENTIONS.items()}
+    return {name: _Plain(net, attend, spconv).run for name, attend in ATTENTIONS.items()}
 
 
 class _Plain:
     """One network with the weights of ours."""
 
-    def __init__(self, net: ScatterFormer, attend: Attention, spconv: _Spconv) -> None:
+    def __init__(self, net: ScatterFormer, attend: Attention, spconv: Spconv) -> None:
         self.net, self.attend, self.spconv = net, attend, spconv
         self.layers = {
-            name: self._layer(name, conv)
+            name: spconv.layer(conv, "stem" if isinstance(conv, SubMConv3d) else None)
             for name, conv in net.named_modules()
-            if hasattr(conv, "kernel") and isinstance(getattr(conv, "weight", None), nn.Parameter)
+            if isinstance(conv, SubMConv3d | SparseConv3d)
         }
-
-    def _layer(self, name: str, conv: Any) -> nn.Module:  # noqa: ANN401  # spconv has no types
-        """Make spconv's layer; it refuses biases in evaluation, so they are added outside."""
-        kernel, module = conv.kernel, self.spconv.module
-        options = {"bias": False, "algo": self.spconv.algorithm}
-        if kernel.submanifold:
-            layer = module.SubMConv3d(
-                conv.in_channels, conv.out_channels, kernel.size, indice_key="stem", **options
-            )
-        else:
-            layer = module.SparseConv3d(
-                conv.in_channels,
-                conv.out_channels,
-                kernel.size,
-                kernel.stride,
-                kernel.padding,
-                **options,
-            )
-        layer.weight = conv.weight
-        made: nn.Module = layer
-        return made
 
     def run(self, voxels: SparseVoxels) -> SparseVoxels:
         """Run the network."""
@@ -102,11 +70,7 @@ class _Plain:
         return self._pool(tensor)
 
     def _convolve(self, tensor: Any, name: str) -> Any:  # noqa: ANN401
-        out = self.layers[name](tensor)
-        bias = self.net.get_submodule(name).bias
-        if isinstance(bias, Tensor):
-            out = out.replace_feature(out.features + bias)
-        return out
+        return self.layers[name](tensor)
 
     def _stem(self, tensor: Any) -> Any:  # noqa: ANN401
         stem = self.net.stem

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception3d.layers import SetAttention
+from perception3d.layers.pooling import AttentionPooling
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def projected_then_padded(
     return F.linear(mixed.flatten(1), layer.out.weight, layer.out.bias)
 
 
-def official_module(layer: SetAttention) -> nn.MultiheadAttention:
+def official_module(layer: SetAttention | AttentionPooling) -> nn.MultiheadAttention:
     """Return the module of the official network, with the same parameters."""
     module = nn.MultiheadAttention(layer.qkv.in_features, layer.heads, batch_first=True)
     module = module.to(layer.qkv.weight)
@@ -65,15 +66,30 @@ def official_module(layer: SetAttention) -> nn.MultiheadAttention:
 
 
 def official_style(
-    module: nn.MultiheadAttention, features: Tensor, position: Tensor, slots: Slots
+    module: nn.MultiheadAttention,
+    features: Tensor,
+    position: Tensor,
+    rows: Tensor,
+    repeated: Tensor,
+    *,
+    fused: bool = False,
 ) -> Tensor:
     """Attend and project per slot, then write back the first copy of every voxel, found by unique.
 
     Source: Haiyang-W/DSVT: pcdet/models/backbones_3d/dsvt.py, SetAttention.forward.
+
+    Args:
+        module: of `official_module`.
+        features: (N, C).
+        position: (N, C).
+        rows: (sets, S) int64, voxel of each slot.
+        repeated: (sets, S) bool, slots that are no key.
+        fused: do not ask for the attention weights, which the published code leaves unused: torch
+            then takes its fused kernel.
     """
-    rows = slots.voxel_of_slot
-    query = features[rows] + position[rows]
-    mixed, _ = module(query, query, features[rows], key_padding_mask=slots.repeated)
+    value = features[rows]
+    query = value + position[rows]
+    mixed, _ = module(query, query, value, key_padding_mask=repeated, need_weights=not fused)
     flat = rows.flatten()
     voxels, voxel_of_copy = torch.unique(flat, return_inverse=True)
     copies = torch.arange(flat.shape[0], device=flat.device)

@@ -16,26 +16,27 @@ class Grid:
     set_size: int
 
 
-def official_style_sets(coords: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+def official_style_sets(
+    window_of_voxel: Tensor, inner: Tensor, grid: Grid
+) -> tuple[Tensor, Tensor]:
     """Build the set tables through a dense buffer of windows x cells, one sort per order.
 
     Args:
-        coords: (N, 4) int32 rows (b, z, y, x).
+        window_of_voxel, inner: of `official_style_windows`.
         grid: windows and set size.
 
     Returns:
         Table of voxels (2, sets, S) int64, y-major then x-major, and its mask of repeats.
     """
     wx, wy, wz = grid.window
-    window_of_voxel, inner = _windows(coords, grid)
     ids, window_of_voxel = torch.unique(window_of_voxel, return_inverse=True)
     counts = torch.bincount(window_of_voxel, minlength=ids.shape[0])
     sets_of_window = torch.ceil(counts / grid.set_size).long()
     window_of_set = torch.repeat_interleave(sets_of_window)
-    set_in_window = torch.arange(window_of_set.shape[0], device=coords.device)
+    set_in_window = torch.arange(window_of_set.shape[0], device=inner.device)
     set_in_window = set_in_window - (sets_of_window.cumsum(0) - sets_of_window)[window_of_set]
 
-    slot_in_set = torch.arange(grid.set_size, device=coords.device)
+    slot_in_set = torch.arange(grid.set_size, device=inner.device)
     slots = set_in_window[:, None] * grid.set_size + slot_in_set[None]
     slots_of_window = (sets_of_window[window_of_set] * grid.set_size).double()
     place = torch.floor(slots * counts[window_of_set][:, None] / slots_of_window[:, None]).long()
@@ -55,8 +56,16 @@ def official_style_sets(coords: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     return table, repeated
 
 
-def _windows(coords: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Return the window id of each voxel, and its cell (x, y, z) inside the window."""
+def official_style_windows(coords: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Find the windows of voxels.
+
+    Args:
+        coords: (N, 4) int32 rows (b, z, y, x).
+        grid: windows.
+
+    Returns:
+        Window id (N,) of each voxel, and its cell (N, 3) x, y, z inside the window, int64.
+    """
     window = torch.tensor(grid.window, device=coords.device)
     shift = torch.tensor(grid.shift, device=coords.device)
     shifted = coords[:, [3, 2, 1]].long() + shift

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from perception3d.layers.attention import SetAttention, SetEncoderLayer
 from perception3d.layers.pooling import AttentionPooling, LinearPooling, MaxPooling
 from perception3d.layers.position import PositionEmbedding
+from perception3d.layers.residual import add_residual
 from perception3d.models.backbones.dsvt_stage import (
     Cells,
     DSVTStage,
@@ -69,7 +70,7 @@ class DSVTBlock(nn.Module):
             if save_memory
             else self._transform(sets, *inputs)
         )
-        return voxels.with_features(self.norm(mixed + voxels.features))
+        return voxels.with_features(self.norm(add_residual(mixed, voxels.features)))
 
     def _transform(self, sets: SetPartition, features: Tensor, *positions: Tensor) -> Tensor:
         for order, layer in enumerate(self.layers):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from perception3d.layers.normalization import RowBatchNorm
 from perception3d.layers.position import ImplicitWindowEmbedding
 from perception3d.layers.recompute import recompute_in_backward
+from perception3d.layers.residual import add_residual
 from perception3d.layers.sparse_conv import (
     NORM_EPS,
     NORM_MOMENTUM,
@@ -89,7 +90,8 @@ class DualScaleBlock(nn.Module):
         coarse = coarse.with_features(self.coarse_norm(down))
         full = self.fine_scan(voxels.features + embed(voxels), voxels.curve(self.fine_curve))
         up = self.up(coarse) if self.down is None else self.up(coarse, voxels)
-        return voxels.with_features(self.norm(up.features + self.fine_norm(full) + voxels.features))
+        both = add_residual(up.features, self.fine_norm(full))
+        return voxels.with_features(self.norm(add_residual(both, voxels.features)))
 
 
 class VoxelMamba(nn.Module):

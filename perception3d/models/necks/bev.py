@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from perception3d.checks import FLOATS, check_tensor
+from perception3d.models.necks.residual_block import ResidualBlock, map_norm
+from perception3d.models.necks.sparse_entry import enter_map, takes_voxels
 from perception3d.structures import SparseVoxels
-
-NORM_EPS = 1e-3
-NORM_MOMENTUM = 0.01
 
 
 def scatter_to_bev(voxels: SparseVoxels) -> Tensor:
@@ -31,35 +30,6 @@ def scatter_to_bev(voxels: SparseVoxels) -> Tensor:
     canvas[(frame * height + y) * width + x, :, z] = voxels.features
     shape = (voxels.batch_size, height, width, channels * depth)
     return canvas.view(shape).permute(0, 3, 1, 2)
-
-
-class ResidualBlock(nn.Module):
-    """conv3x3 - BN - ReLU - conv3x3 - BN, plus the shortcut, ReLU.
-
-    Args:
-        in_channels, out_channels: widths.
-        stride: of the first convolution.
-        project: shortcut through conv1x1 - BN; needed where stride or width changes.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, stride: int = 1, *, project: bool = False
-    ) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
-        self.norm1 = _norm(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
-        self.norm2 = _norm(out_channels)
-        self.shortcut: nn.Module = nn.Identity()
-        if project:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), _norm(out_channels)
-            )
-
-    def forward(self, bev: Tensor) -> Tensor:
-        """Map (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
-        inner = torch.relu(self.norm1(self.conv1(bev)))
-        return torch.relu(self.norm2(self.conv2(inner)) + self.shortcut(bev))
 
 
 class BevBackbone(nn.Module):
@@ -130,15 +100,25 @@ class BevBackbone(nn.Module):
             ValueError: channels times D is not `in_channels`, or a grid that the strides do not
                 divide.
         """
+        first = next(self.levels[0].children())
+        assert isinstance(first, ResidualBlock)
+        if takes_voxels(first, voxels):
+            return self._join(enter_map(first, voxels), skip=1)
         return self.refine(scatter_to_bev(voxels))
 
     def refine(self, bev: Tensor) -> Tensor:
         """Run the 2-D network on a dense map (B, in_channels, H, W); see `forward`."""
         check_tensor("BevBackbone", "bev", bev, ("B", self.in_channels, "H", "W"), FLOATS)
+        return self._join(bev)
+
+    def _join(self, bev: Tensor, skip: int = 0) -> Tensor:
+        """Run the levels, without the first `skip` blocks, and put their results together."""
         size = tuple(bev.shape[2:])
         parts = []
         for level, resampler in zip(self.levels, self.resamplers, strict=True):
-            bev = level(bev)
+            for block in list(level.children())[skip:]:
+                bev = block(bev)
+            skip = 0
             parts.append(resampler(bev))
         ends = [tuple(part.shape[2:]) for part in parts]
         if len(set(ends)) > 1:
@@ -149,10 +129,6 @@ class BevBackbone(nn.Module):
         return torch.cat(parts, dim=1)
 
 
-def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)
-
-
 def _resampler(in_channels: int, out_channels: int, factor: float) -> nn.Sequential:
     conv: nn.Module
     if factor >= 1:
@@ -161,7 +137,7 @@ def _resampler(in_channels: int, out_channels: int, factor: float) -> nn.Sequent
     else:
         size = round(1 / factor)
         conv = nn.Conv2d(in_channels, out_channels, size, size, bias=False)
-    return nn.Sequential(conv, _norm(out_channels), nn.ReLU())
+    return nn.Sequential(conv, map_norm(out_channels), nn.ReLU())
 
 
 def _output_stride(strides: Sequence[int], upsample: Sequence[float]) -> int:

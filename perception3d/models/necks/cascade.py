@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from perception3d.checks import FLOATS, check_tensor
-from perception3d.models.necks.bev import NORM_EPS, NORM_MOMENTUM, ResidualBlock, scatter_to_bev
+from perception3d.models.necks.bev import scatter_to_bev
+from perception3d.models.necks.residual_block import ResidualBlock, map_norm
 from perception3d.structures import SparseVoxels
 
 
@@ -41,12 +42,12 @@ class DenseEncoderDecoder(nn.Module):
         self.ups = nn.ModuleList(  # from the coarsest level on
             nn.Sequential(
                 nn.ConvTranspose2d(channels, channels, stride, stride, bias=False),
-                _norm(channels),
+                map_norm(channels),
                 nn.ReLU(),
             )
             for stride in reversed(strides[1:])
         )
-        self.joins = nn.ModuleList(_norm(channels) for _ in self.ups)
+        self.joins = nn.ModuleList(map_norm(channels) for _ in self.ups)
 
     def forward(self, bev: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, channels, H / strides[0], W / strides[0])."""
@@ -128,7 +129,3 @@ class CascadeBackbone(nn.Module):
         for cascade in self.cascades:
             bev = cascade(bev)
         return bev
-
-
-def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)

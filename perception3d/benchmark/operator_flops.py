@@ -1,14 +1,19 @@
-"""Floating-point operations of our operators, counted from the rows that they really combine.
+"""Floating-point operations of a run, those of our operators from the rows they really combine.
 
 A multiply-add counts as two, as in torch.utils.flop_counter.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
+from perception3d.layers.linear import has_onednn
 from perception3d.ops.library import load_library
+
+Result = TypeVar("Result")
 
 
 class RawFlops:
@@ -19,13 +24,21 @@ class RawFlops:
     def __init__(self, count: Callable[..., int]) -> None:
         self.count = count
 
-    def __call__(self, *arguments: Any, out_val: Any = None) -> int:  # torch's name
+    def __call__(self, *arguments: object, out_val: object = None) -> int:  # torch's name
         """Return the operations of one call."""
         return self.count(*arguments)
 
 
+def count_flops(run: Callable[[], Result]) -> tuple[Result, int]:
+    """Run once; return the result and the operations of products, convolutions and attention."""
+    counter = FlopCounterMode(display=False, custom_mapping=operator_flops())
+    with counter:
+        result = run()
+    return result, counter.get_total_flops()
+
+
 def operator_flops() -> dict[Any, RawFlops]:
-    """Return the formula of every operator of ours that multiplies, by operator."""
+    """Return the formula of every operator that multiplies and that torch has none for."""
     native = load_library()
     formulas: dict[Any, Callable[..., int]] = {
         native.set_attention: _set_attention,
@@ -35,24 +48,30 @@ def operator_flops() -> dict[Any, RawFlops]:
         native.sparse_conv: _sparse_conv,
         native.depthwise_conv: _depthwise_conv,
     }
+    if has_onednn():
+        formulas[torch.ops.mkldnn._linear_pointwise] = _linear
     return {operator: RawFlops(count) for operator, count in formulas.items()}
 
 
+def _linear(rows: Tensor, weight: Tensor, *settings: object) -> int:
+    return 2 * rows.numel() * weight.shape[0]
+
+
 def _set_attention(
-    query: Tensor, key: Tensor, value: Tensor, order: Tensor, offsets: Tensor, *settings: Any
+    query: Tensor, key: Tensor, value: Tensor, order: Tensor, offsets: Tensor, *settings: object
 ) -> int:
     """Two products of every query with the keys of its set."""
     pairs = int((offsets.diff() ** 2).sum())
     return 2 * (2 * pairs * query.shape[1] * query.shape[2])
 
 
-def _linear_attention(query: Tensor, key: Tensor, value: Tensor, *tables: Any) -> int:
+def _linear_attention(query: Tensor, key: Tensor, value: Tensor, *tables: object) -> int:
     """Per row an outer product and a product with the sums, each with a column for the norm."""
     rows, heads, width = query.shape
     return 2 * (2 * rows * heads * width * (value.shape[2] + 1))
 
 
-def _linear_attention_qkv(qkv: Tensor, *tables: Any) -> int:
+def _linear_attention_qkv(qkv: Tensor, *tables: object) -> int:
     return _linear_attention(*qkv.unbind(1))
 
 
@@ -67,7 +86,7 @@ def _sparse_conv(
 
 
 def _depthwise_conv(
-    features: Tensor, neighbours: list[Tensor], weights: list[Tensor], *settings: Any
+    features: Tensor, neighbours: list[Tensor], weights: list[Tensor], *settings: object
 ) -> int:
     pairs = zip(neighbours, weights, strict=True)
     return sum(2 * _pairs(table) * weight.shape[1] for table, weight in pairs)

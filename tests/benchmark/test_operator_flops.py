@@ -1,9 +1,8 @@
 """Operations of our operators, counted by hand."""
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from perception3d.engine.operator_flops import operator_flops
+from perception3d.benchmark.operator_flops import count_flops
 from perception3d.ops import (
     depthwise_conv,
     scattered_linear_attention,
@@ -16,10 +15,8 @@ from perception3d.ops import (
 
 
 def count(run) -> int:
-    counter = FlopCounterMode(display=False, custom_mapping=operator_flops())
-    with torch.no_grad(), counter:
-        run()
-    return counter.get_total_flops()
+    with torch.no_grad():
+        return count_flops(run)[1]
 
 
 # Cells 0, 1 and 3 of a line: with a kernel of three, 3 own pairs and one on either side of 0 | 1.

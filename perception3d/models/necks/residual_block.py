@@ -1,0 +1,41 @@
+"""Residual block of the dense networks on bird's-eye-view maps."""
+
+import torch
+from torch import Tensor, nn
+
+NORM_EPS = 1e-3
+NORM_MOMENTUM = 0.01
+
+
+class ResidualBlock(nn.Module):
+    """conv3x3 - BN - ReLU - conv3x3 - BN, plus the shortcut, ReLU.
+
+    Args:
+        in_channels, out_channels: widths.
+        stride: of the first convolution.
+        project: shortcut through conv1x1 - BN; needed where stride or width changes.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int = 1, *, project: bool = False
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+        self.norm1 = map_norm(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
+        self.norm2 = map_norm(out_channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if project:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), map_norm(out_channels)
+            )
+
+    def forward(self, bev: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
+        inner = torch.relu(self.norm1(self.conv1(bev)))
+        return torch.relu(self.norm2(self.conv2(inner)) + self.shortcut(bev))
+
+
+def map_norm(channels: int) -> nn.BatchNorm2d:
+    """Return the norm that all dense networks here have."""
+    return nn.BatchNorm2d(channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)
