@@ -27,7 +27,8 @@ DEFAULT_CUDA_ARCHITECTURES = "8.0;8.6;8.9;9.0+PTX"
 CONTRACTED = {
     "set_attention",
     "set_attention_backward",
-    "linear_attention_tiles",
+    "linear_attention_finish",
+    "linear_attention_products",
     "scattered_linear_attention",
     "scattered_linear_attention_backward",
     "selective_scan",

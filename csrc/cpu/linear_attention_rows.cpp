@@ -1,46 +1,10 @@
-#include <algorithm>
+#include <array>
 #include <cstring>
 
-#include "cpu/linear_attention_tiles.h"
+#include "cpu/linear_attention_blocks.h"
 
 namespace perception3d {
 namespace {
-
-// Where the rows of a block lie in memory.
-template <typename Scalar, bool kOrdered>
-class RowWalk {
- public:
-  P3D_INLINE RowWalk(const HeadRows<Scalar>& rows, const Places& places, int64_t width)
-      : rows_(rows),
-        places_(places),
-        bytes_(width * static_cast<int64_t>(sizeof(Scalar))),
-        ahead_place_(places.ahead_place),
-        ahead_head_(places.ahead_head) {}
-
-  P3D_INLINE const Scalar* row(int64_t i) const { return at(places_.first + i, places_.head); }
-
-  P3D_INLINE void fetch_ahead() {
-    if (ahead_place_ >= places_.last) return;
-    const char* byte = reinterpret_cast<const char*>(at(ahead_place_, ahead_head_));
-    for (int64_t line = 0; line < bytes_; line += 64) __builtin_prefetch(byte + line, 0, 2);
-    if (++ahead_head_ == places_.heads) {
-      ahead_head_ = 0;
-      ++ahead_place_;
-    }
-  }
-
- private:
-  P3D_INLINE const Scalar* at(int64_t place, int64_t head) const {
-    const int64_t row = kOrdered ? places_.order[place] : place;
-    return rows_.numbers + row * rows_.row_stride + head * rows_.head_stride;
-  }
-
-  const HeadRows<Scalar> rows_;
-  const Places places_;
-  int64_t bytes_;
-  int64_t ahead_place_;
-  int64_t ahead_head_;
-};
 
 template <bool kRelu, typename Scalar>
 P3D_INLINE void gather_lanes(const Scalar* source, Compute<Scalar>* target) {
@@ -58,12 +22,11 @@ P3D_INLINE void gather_walk(const HeadRows<Scalar>& rows, const Places& places, 
                             Compute<Scalar>* block) {
   using Number = Compute<Scalar>;
   constexpr int lanes = kLanes<Number>;
-  RowWalk<Scalar, kOrdered> walk(rows, places, kVectors == 0 ? width : kVectors * lanes);
   const int64_t stride = padded<Number>(width);
   const int64_t whole = width / lanes * lanes;
   for (int64_t i = 0; i < places.count; ++i) {
-    walk.fetch_ahead();
-    const Scalar* source = walk.row(i);
+    const int64_t place = places.first + i;
+    const Scalar* source = rows.at(kOrdered ? places.order[place] : place, places.head);
     if (kVectors > 0) {
       Number* target = block + i * (kVectors * lanes);
 #pragma GCC unroll 4
@@ -112,8 +75,7 @@ P3D_INLINE void gather_block(const HeadRows<Scalar>& rows, const Places& places,
 }
 
 template <typename Scalar>
-P3D_INLINE void scatter_block(const Compute<Scalar>* block, const Compute<Scalar>* scale,
-                              int64_t width, const Places& places,
+P3D_INLINE void scatter_block(const Compute<Scalar>* block, int64_t width, const Places& places,
                               const WritableHeadRows<Scalar>& rows) {
   using Number = Compute<Scalar>;
   constexpr int lanes = kLanes<Number>;
@@ -124,19 +86,26 @@ P3D_INLINE void scatter_block(const Compute<Scalar>* block, const Compute<Scalar
   for (int64_t i = 0; i < places.count; ++i) {
     const Number* source = block + i * stride;
     Scalar* target = base + (order == nullptr ? places.first + i : order[i]) * rows.row_stride;
-    const Number factor = scale == nullptr ? Number{1} : scale[i];
     int64_t c = 0;
     for (; c < whole; c += lanes) {
       Lanes<Number> numbers;
       load_vector<kLanes<Number>>(source + c, numbers);
-      numbers *= factor;
       store_vector<kLanes<Number>>(numbers, target + c);
     }
-    for (; c < width; ++c) store(source[c] * factor, target[c]);
+    for (; c < width; ++c) store(source[c], target[c]);
   }
 }
 
+constexpr auto count_up() {
+  std::array<int64_t, kBlockRows> numbers{};
+  for (int64_t i = 0; i < kBlockRows; ++i) numbers[i] = i;
+  return numbers;
+}
+constexpr std::array<int64_t, kBlockRows> kNumbersInTurn = count_up();
+
 }  // namespace
+
+const int64_t* const kInTurn = kNumbersInTurn.data();
 
 template <typename Number>
 Pad<Number>::Pad(int64_t count) {
@@ -149,15 +118,14 @@ Pad<Number>::Pad(int64_t count) {
 }
 
 // One function per storage type, compiled for several machines.
-#define P3D_DEFINE(Scalar)                                                                       \
-  P3D_CLONES void gather_rows(const HeadRows<Scalar>& rows, const Places& places, int64_t width, \
-                              bool relu, Compute<Scalar>* block) {                               \
-    gather_block(rows, places, width, relu, block);                                              \
-  }                                                                                              \
-  P3D_CLONES void scatter_rows(const Compute<Scalar>* block, const Compute<Scalar>* scale,       \
-                               int64_t width, const Places& places,                              \
-                               const WritableHeadRows<Scalar>& rows) {                           \
-    scatter_block(block, scale, width, places, rows);                                            \
+#define P3D_DEFINE(Scalar)                                                                        \
+  P3D_CLONES void gather_rows(const HeadRows<Scalar>& rows, const Places& places, int64_t width,  \
+                              bool relu, Compute<Scalar>* block) {                                \
+    gather_block(rows, places, width, relu, block);                                               \
+  }                                                                                               \
+  P3D_CLONES void scatter_rows(const Compute<Scalar>* block, int64_t width, const Places& places, \
+                               const WritableHeadRows<Scalar>& rows) {                            \
+    scatter_block(block, width, places, rows);                                                    \
   }
 P3D_DEFINE(float)
 P3D_DEFINE(double)

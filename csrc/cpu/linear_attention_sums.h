@@ -4,7 +4,8 @@
 
 #include <algorithm>
 
-#include "cpu/linear_attention_tiles.h"
+#include "cpu/linear_attention_finish.h"
+#include "cpu/linear_attention_products.h"
 #include "cpu/window_work.h"
 
 namespace perception3d {
@@ -12,19 +13,15 @@ namespace perception3d {
 // Multiply-adds worth a thread.
 constexpr int64_t kWorkPerThread = 1 << 18;
 
-// Rows are fetched into the caches so many rows before they are needed.
-constexpr int64_t kRowsAhead = 64;
-
 // Calls body(Places) for blocks of at most kBlockRows of the places [begin, end).
 template <typename Scalar, typename Body>
-void for_each_block_of_rows(const LinearAttention<Scalar>& attention, int64_t head, int64_t begin,
-                            int64_t end, const Body& body) {
-  const int64_t heads = attention.heads;
-  const int64_t last = attention.offsets[attention.num_windows];
+void for_each_block_of_rows(const LinearAttention<Scalar>& attention, int64_t begin, int64_t end,
+                            const Body& body) {
   for (int64_t first = begin; first < end; first += kBlockRows) {
-    const int64_t piece = head * (end - begin) + first - begin;
-    body(Places{attention.order, first, std::min(kBlockRows, end - first), head, heads,
-                begin + kRowsAhead + piece / heads, piece % heads, last});
+    const int64_t count = std::min(kBlockRows, end - first);
+    for (int64_t head = 0; head < attention.heads; ++head) {
+      body(Places{attention.order, first, count, head});
+    }
   }
 }
 
@@ -42,33 +39,49 @@ int64_t sums_size(const LinearAttention<Scalar>& attention) {
   return width * padded<Number>(attention.value_width) + width;
 }
 
-// The sums of one head in an array (windows or parts, heads, sums_size).
+// The sums of one head in an array (heads, sums_size).
 template <typename Scalar>
 WindowSums<Compute<Scalar>> sums_at(const LinearAttention<Scalar>& attention,
-                                    Compute<Scalar>* array, int64_t index, int64_t head) {
+                                    Compute<Scalar>* array, int64_t head) {
   using Number = Compute<Scalar>;
   const int64_t width = padded<Number>(attention.key_width);
-  Number* matrix = array + (index * attention.heads + head) * sums_size(attention);
+  Number* matrix = array + head * sums_size(attention);
   return {matrix, matrix + width * padded<Number>(attention.value_width)};
 }
 
-// Adds relu(k) v^T, or v relu(k)^T if `transposed`, and relu(k) of the places [begin, end).
-// key and value are scratch blocks.
+// Fetches queries, keys and values of windows that are gone through `passes` times.
 template <typename Scalar>
-void sum_keys(const LinearAttention<Scalar>& attention, int64_t head, int64_t begin, int64_t end,
-              bool transposed, Compute<Scalar>* key, Compute<Scalar>* value,
-              const WindowSums<Compute<Scalar>>& sums) {
+RowFetcher fetch_rows(const LinearAttention<Scalar>& attention, int64_t passes) {
+  const int64_t heads = attention.heads;
+  RowFetcher fetcher(attention.order, attention.offsets[attention.num_windows], passes * heads);
+  fetcher.add(attention.query, heads, attention.key_width);
+  fetcher.add(attention.key, heads, attention.key_width);
+  fetcher.add(attention.value, heads, attention.value_width);
+  return fetcher;
+}
+
+// Adds relu(k) v^T, or v relu(k)^T if `transposed`, and relu(k) of the places [begin, end) to the
+// sums of all heads.  The pads are scratch blocks.
+template <typename Scalar>
+void sum_keys(const LinearAttention<Scalar>& attention, int64_t begin, int64_t end, bool transposed,
+              Compute<Scalar>* key_pad, Compute<Scalar>* value_pad, Compute<Scalar>* sums,
+              RowFetcher& fetcher) {
+  using Number = Compute<Scalar>;
   const int64_t d = attention.key_width;
   const int64_t e = attention.value_width;
-  for_each_block_of_rows(attention, head, begin, end, [&](const Places& places) {
-    gather_rows(attention.key, places, d, true, key);
-    gather_rows(attention.value, places, e, false, value);
+  const auto key = rows_on_pad<const Number>(key_pad, d);
+  for_each_block_of_rows(attention, begin, end, [&](const Places& places) {
+    const WindowSums<Number> sum = sums_at(attention, sums, places.head);
+    gather_rows(attention.key, places, d, true, key_pad);
+    const auto value = read_rows(attention.value, places, e, value_pad);
+    Fetches fetches = fetcher.during(places.first, places.count);
     if (transposed) {
-      add_outer_products(value, e, key, d, places.count, sums.matrix);
+      add_outer_products(value, e, key, d, places.count, sum.matrix, fetches);
     } else {
-      add_outer_products(key, d, value, e, places.count, sums.matrix);
+      add_outer_products(key, d, value, e, places.count, sum.matrix, fetches);
     }
-    add_rows(key, d, places.count, sums.vector);
+    fetches.finish();
+    add_rows(key_pad, d, places.count, sum.vector);
   });
 }
 

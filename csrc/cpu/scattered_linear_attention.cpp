@@ -16,72 +16,79 @@ struct Scratch {
         keys(kBlockRows * padded<Number>(attention.key_width)),
         wide(kBlockRows * padded<Number>(attention.value_width)),
         scale(kBlockRows),
-        sums(sums_size(attention)) {}
+        sums(attention.heads * sums_size(attention)),
+        fetcher(fetch_rows(attention, 2)) {}
 
   Pad<Number> narrow;  // block of keys or queries
   Pad<Number> keys;    // block of keys beside queries
   Pad<Number> wide;    // block of values or outputs
   Pad<Number> scale;
-  Pad<Number> sums;
+  Pad<Number> sums;  // of all heads
+  RowFetcher fetcher;
 };
 
+// `sums` are those of all heads.
 template <typename Scalar>
-void write_outputs(const LinearAttention<Scalar>& attention, int64_t head, int64_t begin,
-                   int64_t end, const WindowSums<Compute<Scalar>>& sums,
-                   const Scratch<Scalar>& scratch, const WritableHeadRows<Scalar>& output) {
+void write_outputs(const LinearAttention<Scalar>& attention, int64_t begin, int64_t end,
+                   Compute<Scalar>* sums, Scratch<Scalar>& scratch,
+                   const WritableHeadRows<Scalar>& output) {
+  using Number = Compute<Scalar>;
   const int64_t d = attention.key_width;
   const int64_t e = attention.value_width;
   auto* query = scratch.narrow.get();
   auto* scale = scratch.scale.get();
-  for_each_block_of_rows(attention, head, begin, end, [&](const Places& places) {
+  for_each_block_of_rows(attention, begin, end, [&](const Places& places) {
+    const WindowSums<Number> sum = sums_at(attention, sums, places.head);
     gather_rows(attention.query, places, d, true, query);
-    normalisers(query, sums.vector, d, places.count, attention.epsilon, scale);
-    multiply(query, d, sums.matrix, e, places.count, scratch.wide.get());
-    scatter_rows(scratch.wide.get(), scale, e, places, output);
+    normalisers(query, sum.vector, d, places.count, attention.epsilon, scale);
+    Fetches fetches = scratch.fetcher.during(places.first, places.count);
+    write_rows(output, places, e, scratch.wide.get(), [&](const BlockRows<Number>& result) {
+      multiply(rows_on_pad<const Number>(query, d), d, sum.matrix, e, places.count, scale, result,
+               fetches);
+    });
+    fetches.finish();
   });
 }
 
 // Windows of at most one row, whose places are [begin, end).
 template <typename Scalar>
-void attend_alone(const LinearAttention<Scalar>& attention, int64_t head, int64_t begin,
-                  int64_t end, const Scratch<Scalar>& scratch,
-                  const WritableHeadRows<Scalar>& output) {
+void attend_alone(const LinearAttention<Scalar>& attention, int64_t begin, int64_t end,
+                  Scratch<Scalar>& scratch, const WritableHeadRows<Scalar>& output) {
   const int64_t d = attention.key_width;
   const int64_t e = attention.value_width;
   auto* query = scratch.narrow.get();
   auto* key = scratch.keys.get();
   auto* value = scratch.wide.get();
   auto* scale = scratch.scale.get();
-  for_each_block_of_rows(attention, head, begin, end, [&](const Places& places) {
+  for_each_block_of_rows(attention, begin, end, [&](const Places& places) {
+    scratch.fetcher.during(places.first, 2 * places.count).finish();
     gather_rows(attention.query, places, d, true, query);
     gather_rows(attention.key, places, d, true, key);
-    gather_rows(attention.value, places, e, false, value);
+    const auto rows = read_rows(attention.value, places, e, value);
     scales_alone(query, key, d, places.count, attention.epsilon, scale);
-    scatter_rows(value, scale, e, places, output);
+    write_rows(output, places, e, value, [&](const BlockRows<Compute<Scalar>>& result) {
+      scale_rows(rows, scale, e, places.count, result);
+    });
   });
 }
 
 template <typename Scalar>
 void attend_whole_windows(const LinearAttention<Scalar>& attention, const WindowRun& run,
-                          const Scratch<Scalar>& scratch, const WritableHeadRows<Scalar>& output) {
-  auto* numbers = scratch.sums.get();
-  auto sums = sums_at(attention, numbers, 0, 0);
+                          Scratch<Scalar>& scratch, const WritableHeadRows<Scalar>& output) {
+  auto* sums = scratch.sums.get();
   for (int64_t window = run.first; window < run.last;) {
     const int64_t begin = attention.offsets[window];
     const int64_t first_long = end_of_lone_rows(attention, window, run.last);
     if (first_long > window) {
-      for (int64_t head = 0; head < attention.heads; ++head) {
-        attend_alone(attention, head, begin, attention.offsets[first_long], scratch, output);
-      }
+      attend_alone(attention, begin, attention.offsets[first_long], scratch, output);
       window = first_long;
       continue;
     }
     const int64_t end = attention.offsets[++window];
-    for (int64_t head = 0; head < attention.heads; ++head) {
-      std::fill_n(numbers, sums_size(attention), Compute<Scalar>{0});
-      sum_keys(attention, head, begin, end, false, scratch.narrow.get(), scratch.wide.get(), sums);
-      write_outputs(attention, head, begin, end, sums, scratch, output);
-    }
+    std::fill_n(sums, attention.heads * sums_size(attention), Compute<Scalar>{0});
+    sum_keys(attention, begin, end, false, scratch.narrow.get(), scratch.wide.get(), sums,
+             scratch.fetcher);
+    write_outputs(attention, begin, end, sums, scratch, output);
   }
 }
 
@@ -102,19 +109,15 @@ void scattered_linear_attention(const LinearAttention<Scalar>& attention,
       return;
     }
     const WindowPart& part = work.parts[item];
-    for (int64_t head = 0; head < attention.heads; ++head) {
-      sum_keys(attention, head, part.begin, part.end, false, scratch.narrow.get(),
-               scratch.wide.get(), sums_at(attention, of_parts.get(), item, head));
-    }
+    sum_keys(attention, part.begin, part.end, false, scratch.narrow.get(), scratch.wide.get(),
+             of_parts.get() + item * numbers, scratch.fetcher);
   });
   if (work.num_parts() == 0) return;
   join_parts(work, numbers, of_parts.get());
   for_each_dynamic_with(workers, work.num_parts(), make, [&](Scratch<Scalar>& scratch, int64_t i) {
     const WindowPart& part = work.parts[i];
-    for (int64_t head = 0; head < attention.heads; ++head) {
-      write_outputs(attention, head, part.begin, part.end,
-                    sums_at(attention, of_parts.get(), part.first_part, head), scratch, output);
-    }
+    write_outputs(attention, part.begin, part.end, of_parts.get() + part.first_part * numbers,
+                  scratch, output);
   });
 }
 

@@ -23,77 +23,105 @@ template <typename Scalar>
 struct Scratch {
   using Number = Compute<Scalar>;
 
-  explicit Scratch(const LinearAttention<Scalar>& attention)
+  Scratch(const LinearAttention<Scalar>& attention, const Gradient<Scalar>& grad)
       : narrow(kBlockRows * padded<Number>(attention.key_width)),
         wide(kBlockRows * padded<Number>(attention.value_width)),
         wide_grad(kBlockRows * padded<Number>(attention.value_width)),
         narrow_grad(kBlockRows * padded<Number>(attention.key_width)),
         scale(kBlockRows),
-        sums(sums_size(attention)),
-        grad_sums(sums_size(attention)),
-        transposed(sums_size(attention)) {}
+        sums(attention.heads * sums_size(attention)),
+        grad_sums(attention.heads * sums_size(attention)),
+        transposed(attention.heads * sums_size(attention)),
+        fetcher(fetch_rows(attention, 3)) {
+    fetcher.add(grad.output, attention.heads, attention.value_width);
+    fetcher.add(grad.query, attention.heads, attention.key_width);
+    fetcher.add(grad.key, attention.heads, attention.key_width);
+    fetcher.add(grad.value, attention.heads, attention.value_width);
+  }
 
   Pad<Number> narrow;  // block of keys or queries
   Pad<Number> wide;    // block of values or gradients of the output
   Pad<Number> wide_grad;
   Pad<Number> narrow_grad;
   Pad<Number> scale;
-  Pad<Number> sums;
+  Pad<Number> sums;  // of all heads, as the next two
   Pad<Number> grad_sums;
   Pad<Number> transposed;
+  RowFetcher fetcher;
 };
 
-// Writes the gradient of the queries of the places [begin, end) and adds to dS and ds.
+// Writes the gradient of the queries of the places [begin, end) and adds to dS and ds.  Both sums
+// are those of all heads.
 template <typename Scalar>
 void go_back_to_queries(const LinearAttention<Scalar>& attention, const Gradient<Scalar>& grad,
-                        int64_t head, int64_t begin, int64_t end,
-                        const WindowSums<Compute<Scalar>>& sums, const Scratch<Scalar>& scratch,
-                        const WindowSums<Compute<Scalar>>& grad_sums) {
+                        int64_t begin, int64_t end, Compute<Scalar>* sums, Scratch<Scalar>& scratch,
+                        Compute<Scalar>* grad_sums) {
+  using Number = Compute<Scalar>;
   const int64_t d = attention.key_width;
   const int64_t e = attention.value_width;
   auto* query = scratch.narrow.get();
-  auto* wide = scratch.wide.get();
   auto* result = scratch.narrow_grad.get();
   auto* scale = scratch.scale.get();
-  for_each_block_of_rows(attention, head, begin, end, [&](const Places& places) {
+  const auto on_pad = rows_on_pad(result, d);
+  const auto scaled = rows_on_pad(scratch.wide_grad.get(), e);
+  for_each_block_of_rows(attention, begin, end, [&](const Places& places) {
+    const int64_t count = places.count;
+    const WindowSums<Number> sum = sums_at(attention, sums, places.head);
+    const WindowSums<Number> grad_sum = sums_at(attention, grad_sums, places.head);
     gather_rows(attention.query, places, d, true, query);
-    gather_rows(grad.output, places, e, false, wide);
-    multiply(wide, e, sums.matrix, d, places.count, result);
-    finish_queries(query, sums.vector, d, places.count, attention.epsilon, result, scale,
-                   grad_sums.vector);
-    scatter_rows(result, nullptr, d, places, grad.query);
-    scale_rows(scale, e, places.count, wide);
-    add_outer_products(query, d, wide, e, places.count, grad_sums.matrix);
+    const auto output = read_rows(grad.output, places, e, scratch.wide.get());
+    Fetches fetches = scratch.fetcher.during(places.first, count);
+    multiply(output, e, sum.matrix, d, count, nullptr, on_pad, fetches);
+    write_rows(grad.query, places, d, result, [&](const BlockRows<Number>& target) {
+      finish_queries(query, sum.vector, d, count, attention.epsilon, result, target, scale,
+                     grad_sum.vector);
+    });
+    scale_rows(output, scale, e, count, scaled);
+    add_outer_products(rows_on_pad<const Number>(query, d), d, read_only(scaled), e, count,
+                       grad_sum.matrix, fetches);
+    fetches.finish();
   });
 }
 
 // Writes the gradients of the keys and values of the places [begin, end).
 template <typename Scalar>
 void go_back_to_keys(const LinearAttention<Scalar>& attention, const Gradient<Scalar>& grad,
-                     int64_t head, int64_t begin, int64_t end,
-                     const WindowSums<Compute<Scalar>>& grad_sums, const Scratch<Scalar>& scratch) {
+                     int64_t begin, int64_t end, Compute<Scalar>* grad_sums,
+                     Scratch<Scalar>& scratch) {
+  using Number = Compute<Scalar>;
   const int64_t d = attention.key_width;
   const int64_t e = attention.value_width;
   auto* key = scratch.narrow.get();
-  auto* wide = scratch.wide.get();
   auto* result = scratch.narrow_grad.get();
-  auto* transposed = scratch.transposed.get();
-  transpose(grad_sums.matrix, d, e, transposed);
-  for_each_block_of_rows(attention, head, begin, end, [&](const Places& places) {
+  for (int64_t head = 0; head < attention.heads; ++head) {
+    transpose(sums_at(attention, grad_sums, head).matrix, d, e,
+              sums_at(attention, scratch.transposed.get(), head).matrix);
+  }
+  for_each_block_of_rows(attention, begin, end, [&](const Places& places) {
+    const int64_t count = places.count;
+    const WindowSums<Number> grad_sum = sums_at(attention, grad_sums, places.head);
+    const Number* transposed = sums_at(attention, scratch.transposed.get(), places.head).matrix;
     gather_rows(attention.key, places, d, true, key);
-    gather_rows(attention.value, places, e, false, wide);
-    multiply(wide, e, transposed, d, places.count, result);
-    finish_keys(key, grad_sums.vector, d, places.count, result);
-    scatter_rows(result, nullptr, d, places, grad.key);
-    multiply(key, d, grad_sums.matrix, e, places.count, wide);
-    scatter_rows(wide, nullptr, e, places, grad.value);
+    const auto value = read_rows(attention.value, places, e, scratch.wide.get());
+    Fetches fetches = scratch.fetcher.during(places.first, count);
+    multiply(value, e, transposed, d, count, nullptr, rows_on_pad(result, d), fetches);
+    write_rows(grad.key, places, d, result, [&](const BlockRows<Number>& target) {
+      finish_keys(key, grad_sum.vector, d, count, result, target);
+    });
+    write_rows(grad.value, places, e, scratch.wide_grad.get(),
+               [&](const BlockRows<Number>& target) {
+                 multiply(rows_on_pad<const Number>(key, d), d, grad_sum.matrix, e, count, nullptr,
+                          target, fetches);
+               });
+    fetches.finish();
   });
 }
 
 // Windows of at most one row, whose places are [begin, end).
 template <typename Scalar>
 void go_back_alone(const LinearAttention<Scalar>& attention, const Gradient<Scalar>& grad,
-                   int64_t head, int64_t begin, int64_t end, const Scratch<Scalar>& scratch) {
+                   int64_t begin, int64_t end, Scratch<Scalar>& scratch) {
+  using Number = Compute<Scalar>;
   const int64_t d = attention.key_width;
   const int64_t e = attention.value_width;
   auto* query = scratch.narrow.get();
@@ -101,41 +129,42 @@ void go_back_alone(const LinearAttention<Scalar>& attention, const Gradient<Scal
   auto* value = scratch.wide.get();
   auto* output = scratch.wide_grad.get();
   auto* scale = scratch.scale.get();
-  for_each_block_of_rows(attention, head, begin, end, [&](const Places& places) {
+  for_each_block_of_rows(attention, begin, end, [&](const Places& places) {
+    scratch.fetcher.during(places.first, 3 * places.count).finish();
     gather_rows(attention.query, places, d, true, query);
     gather_rows(attention.key, places, d, true, key);
     gather_rows(attention.value, places, e, false, value);
     gather_rows(grad.output, places, e, false, output);
     finish_alone(query, key, d, value, output, e, places.count, attention.epsilon, scale);
-    scatter_rows(query, nullptr, d, places, grad.query);
-    scatter_rows(key, nullptr, d, places, grad.key);
-    scatter_rows(output, scale, e, places, grad.value);
+    scatter_rows(query, d, places, grad.query);
+    scatter_rows(key, d, places, grad.key);
+    write_rows(grad.value, places, e, output, [&](const BlockRows<Number>& target) {
+      scale_rows(rows_on_pad<const Number>(output, e), scale, e, places.count, target);
+    });
   });
 }
 
 template <typename Scalar>
 void go_back_through_windows(const LinearAttention<Scalar>& attention, const Gradient<Scalar>& grad,
-                             const WindowRun& run, const Scratch<Scalar>& scratch) {
-  const auto sums = sums_at(attention, scratch.sums.get(), 0, 0);
-  const auto grad_sums = sums_at(attention, scratch.grad_sums.get(), 0, 0);
+                             const WindowRun& run, Scratch<Scalar>& scratch) {
+  auto* sums = scratch.sums.get();
+  auto* grad_sums = scratch.grad_sums.get();
   for (int64_t window = run.first; window < run.last;) {
     const int64_t begin = attention.offsets[window];
     const int64_t first_long = end_of_lone_rows(attention, window, run.last);
     if (first_long > window) {
-      for (int64_t head = 0; head < attention.heads; ++head) {
-        go_back_alone(attention, grad, head, begin, attention.offsets[first_long], scratch);
-      }
+      go_back_alone(attention, grad, begin, attention.offsets[first_long], scratch);
       window = first_long;
       continue;
     }
     const int64_t end = attention.offsets[++window];
-    for (int64_t head = 0; head < attention.heads; ++head) {
-      std::fill_n(scratch.sums.get(), sums_size(attention), Compute<Scalar>{0});
-      std::fill_n(scratch.grad_sums.get(), sums_size(attention), Compute<Scalar>{0});
-      sum_keys(attention, head, begin, end, true, scratch.narrow.get(), scratch.wide.get(), sums);
-      go_back_to_queries(attention, grad, head, begin, end, sums, scratch, grad_sums);
-      go_back_to_keys(attention, grad, head, begin, end, grad_sums, scratch);
-    }
+    const int64_t numbers = attention.heads * sums_size(attention);
+    std::fill_n(sums, numbers, Compute<Scalar>{0});
+    std::fill_n(grad_sums, numbers, Compute<Scalar>{0});
+    sum_keys(attention, begin, end, true, scratch.narrow.get(), scratch.wide.get(), sums,
+             scratch.fetcher);
+    go_back_to_queries(attention, grad, begin, end, sums, scratch, grad_sums);
+    go_back_to_keys(attention, grad, begin, end, grad_sums, scratch);
   }
 }
 
@@ -154,7 +183,7 @@ void scattered_linear_attention_backward(const LinearAttention<Scalar>& attentio
   const int64_t numbers = attention.heads * sums_size(attention);
   const Pad<Number> of_parts(work.num_parts() * numbers);
   const Pad<Number> grads_of_parts(work.num_parts() * numbers);
-  const auto make = [&] { return Scratch<Scalar>(attention); };
+  const auto make = [&] { return Scratch<Scalar>(attention, gradient); };
   for_each_dynamic_with(workers, work.items(), make, [&](Scratch<Scalar>& scratch, int64_t item) {
     if (item >= work.num_parts()) {
       const WindowRun& run = work.runs[item - work.num_parts()];
@@ -162,28 +191,22 @@ void scattered_linear_attention_backward(const LinearAttention<Scalar>& attentio
       return;
     }
     const WindowPart& part = work.parts[item];
-    for (int64_t head = 0; head < attention.heads; ++head) {
-      sum_keys(attention, head, part.begin, part.end, true, scratch.narrow.get(),
-               scratch.wide.get(), sums_at(attention, of_parts.get(), item, head));
-    }
+    sum_keys(attention, part.begin, part.end, true, scratch.narrow.get(), scratch.wide.get(),
+             of_parts.get() + item * numbers, scratch.fetcher);
   });
   if (work.num_parts() == 0) return;
   join_parts(work, numbers, of_parts.get());
   for_each_dynamic_with(workers, work.num_parts(), make, [&](Scratch<Scalar>& scratch, int64_t i) {
     const WindowPart& part = work.parts[i];
-    for (int64_t head = 0; head < attention.heads; ++head) {
-      go_back_to_queries(attention, gradient, head, part.begin, part.end,
-                         sums_at(attention, of_parts.get(), part.first_part, head), scratch,
-                         sums_at(attention, grads_of_parts.get(), i, head));
-    }
+    go_back_to_queries(attention, gradient, part.begin, part.end,
+                       of_parts.get() + part.first_part * numbers, scratch,
+                       grads_of_parts.get() + i * numbers);
   });
   join_parts(work, numbers, grads_of_parts.get());
   for_each_dynamic_with(workers, work.num_parts(), make, [&](Scratch<Scalar>& scratch, int64_t i) {
     const WindowPart& part = work.parts[i];
-    for (int64_t head = 0; head < attention.heads; ++head) {
-      go_back_to_keys(attention, gradient, head, part.begin, part.end,
-                      sums_at(attention, grads_of_parts.get(), part.first_part, head), scratch);
-    }
+    go_back_to_keys(attention, gradient, part.begin, part.end,
+                    grads_of_parts.get() + part.first_part * numbers, scratch);
   });
 }
 

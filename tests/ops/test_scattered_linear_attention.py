@@ -120,10 +120,12 @@ def test_sums_of_halves_do_not_overflow():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_projection_equals_its_parts(dtype):
-    qkv = torch.randn(sum(LENGTHS), 3, 2, 20, generator=torch.Generator().manual_seed(3)).to(dtype)
+@pytest.mark.parametrize("width", [20, 32])
+def test_projection_equals_its_parts(dtype, width):
+    generator = torch.Generator().manual_seed(3)
+    qkv = torch.randn(sum(LENGTHS), 3, 2, width, generator=generator).to(dtype)
     offsets = offsets_of(LENGTHS)
-    grad = torch.randn(qkv.shape[0], 2, 20).to(dtype)
+    grad = torch.randn(qkv.shape[0], 2, width).to(dtype)
     whole, parts = leaves([qkv, qkv])
     ours = scattered_linear_attention_qkv(whole, offsets)
     split = scattered_linear_attention(*parts.unbind(1), offsets)
@@ -132,6 +134,30 @@ def test_projection_equals_its_parts(dtype):
     split.backward(grad)
     assert torch.equal(whole.grad, parts.grad)
     assert_near(ours, reference_qkv(qkv.double(), offsets), 1e-5 if dtype.itemsize > 2 else 1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("width", [16, 24, 32, 20])  # some are read in place, others copied
+@pytest.mark.parametrize("ordered", [False, True])
+def test_views_of_any_place_give_the_same_numbers(dtype, width, ordered):
+    rows, heads = sum(LENGTHS), 2
+    generator = torch.Generator().manual_seed(10)
+    order = torch.randperm(rows, generator=generator) if ordered else None
+    inputs = [tensor.to(dtype) for tensor in random_inputs(LENGTHS, heads, width, width)]
+    grad = torch.randn(rows, heads, width, generator=generator).to(dtype)
+    apart = 2 * heads * width + 3  # rows and heads with gaps between them
+    memory = torch.full((4, 1 + rows * apart), torch.nan, dtype=dtype)
+    views = [
+        one[1:].as_strided((rows, heads, width), (apart, width + 1, 1), one.storage_offset() + 1)
+        for one in memory
+    ]
+    for view, tensor in zip(views, [*inputs, grad], strict=True):
+        view.copy_(tensor)
+    run = partial(gradients, scattered_linear_attention, offsets=offsets_of(LENGTHS), order=order)
+    plain = run(leaves(inputs), grad=grad)
+    strided = run([view.detach().requires_grad_() for view in views[:3]], grad=views[3])
+    for a, b in zip(plain, strided, strict=True):
+        assert torch.equal(a, b)
 
 
 class CallLog(TorchDispatchMode):
