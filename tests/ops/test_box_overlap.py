@@ -252,6 +252,16 @@ def test_opcheck(aligned):
         torch.library.opcheck(operator, arguments)
 
 
+@pytest.mark.parametrize("kind", ["bev", "3d", "giou_bev", "giou_3d"])
+def test_compiles_whole(kind):
+    def run(a, b):
+        return box_iou(a, b, kind=kind) + box_overlap(a, b).sqrt()
+
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    boxes = random_boxes(5, 0), random_boxes(4, 1)
+    assert torch.equal(compiled(*boxes), run(*boxes))
+
+
 def test_wrong_inputs_are_named():
     boxes = random_boxes(3, 0)
     with pytest.raises(ValueError, match=r"box_iou: boxes_a must be \(A, >=7\) .* got \(3, 6\)"):

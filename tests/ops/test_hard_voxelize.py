@@ -70,6 +70,16 @@ def test_opcheck():
     torch.library.opcheck(torch.ops.perception3d.hard_voxelize, (*arguments, 3, 20))
 
 
+def test_compiles_whole():
+    def count(points):
+        voxel_of_point, _, num_points = hard_voxelize(points, *GRID, 2, 30)
+        return (voxel_of_point >= 0).sum(), num_points.sum()
+
+    points = random_points(90, seed=2)
+    compiled = torch.compile(count, fullgraph=True, backend="aot_eager")
+    assert compiled(points) == count(points)
+
+
 def test_errors():
     points = torch.zeros(3, 4)
     with pytest.raises(TypeError, match=r"points must be \(P, F\) float32, got list"):

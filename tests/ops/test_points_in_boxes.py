@@ -178,6 +178,17 @@ def test_opcheck():
     torch.library.opcheck(operator, (points, boxes, 0.0))
 
 
+def test_compiles_whole():
+    def run(points, boxes):
+        box, point = points_in_boxes(points, boxes)
+        return points[point].sum(0) + boxes[box, :3].sum(0), box_of_point(points, boxes)
+
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    arguments = random_points(50, 0), random_boxes(5, 0)
+    for result, wanted in zip(compiled(*arguments), run(*arguments), strict=True):
+        assert torch.equal(result, wanted)
+
+
 def test_wrong_inputs_are_named():
     points, boxes = random_points(4, 0), random_boxes(3, 0)
     with pytest.raises(ValueError, match=r"points_in_boxes: points must be \(P, >=3\)"):

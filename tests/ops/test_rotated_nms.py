@@ -184,6 +184,17 @@ def test_opcheck():
     torch.library.opcheck(operators.circle_nms.default, (centers, scores, 0.2, -1))
 
 
+def test_compiles_whole():
+    def run(boxes, scores):
+        kept = boxes[rotated_nms(boxes, scores, 0.2, post_max=4)]
+        return kept.sum(0), boxes[circle_nms(boxes[:, :2], scores, 0.2)].sum(0)
+
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    arguments = random_boxes(9, 0), random_scores(9, 0)
+    for result, wanted in zip(compiled(*arguments), run(*arguments), strict=True):
+        assert torch.equal(result, wanted)
+
+
 def test_wrong_inputs_are_named():
     boxes, scores = random_boxes(3, 0), random_scores(3, 0)
     with pytest.raises(ValueError, match=r"rotated_nms: boxes must be \(K, >=7\) .* got \(3, 5\)"):
