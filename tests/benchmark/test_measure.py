@@ -1,6 +1,7 @@
 """The measuring protocol."""
 
 import time
+from types import SimpleNamespace
 
 import torch
 
@@ -65,22 +66,23 @@ def test_ratio_is_paired_by_round():
 
 
 def test_slow_candidates_get_fewer_rounds(monkeypatch):
-    calls = []
-    monkeypatch.setattr(protocol, "LONG_CALL", 0.02)
-    monkeypatch.setattr(protocol, "LONGEST_SAMPLING", 0.08)
+    now, calls = 0.0, []
+    monkeypatch.setattr(protocol, "time", SimpleNamespace(perf_counter=lambda: now))
 
-    def slow():
-        calls.append("slow")
-        time.sleep(0.03)
+    def candidate(name, seconds):
+        def run():
+            nonlocal now
+            now += seconds
+            calls.append(name)
 
-    def quick():
-        calls.append("quick")
-        time.sleep(SHORTEST_SAMPLE)
+        return run
 
-    timings = measure({"quick": quick, "slow": slow}, threads=1, cpu_time=False, rounds=5)
+    slow = candidate("slow", protocol.LONGEST_SAMPLING / 2)
+    timings = measure(
+        {"quick": candidate("quick", 1.0), "slow": slow}, threads=1, cpu_time=False, rounds=5
+    )
     assert calls[:4] == ["quick"] * 3 + ["slow"]  # a long call warms up alone
     assert calls[4:] == ["quick", "slow"] * FEWEST_ROUNDS + ["quick"] * 2
-    assert [len(timings[name].rounds) for name in ("quick", "slow")] == [5, FEWEST_ROUNDS]
-    pairs = list(zip(timings["quick"].rounds, timings["slow"].rounds, strict=False))
-    _, least, most = paired_ratio(timings["quick"], timings["slow"])
-    assert (least, most) == (min(b / a for a, b in pairs), max(b / a for a, b in pairs))
+    assert timings["quick"].rounds == (1000.0,) * 5
+    assert len(timings["slow"].rounds) == FEWEST_ROUNDS
+    assert paired_ratio(timings["quick"], timings["slow"])[0] == protocol.LONGEST_SAMPLING / 2
