@@ -21,6 +21,9 @@ struct Float16 {
   uint16_t bits;
 };
 
+// Expands define(Scalar) for every storage type.
+#define P3D_FOR_EACH_STORAGE(define) define(float) define(double) define(BFloat16) define(Float16)
+
 // The type that sums of a storage type are kept in.
 template <typename Scalar>
 struct ComputeOf {

@@ -106,10 +106,7 @@ P3D_INLINE void convolve_run_inline(const CausalConv<Scalar>& conv,
       convolve_run_inline<0>(conv, table, run, row, zeros, y);                         \
     }                                                                                  \
   }
-P3D_CLONE_FOR(float)
-P3D_CLONE_FOR(double)
-P3D_CLONE_FOR(BFloat16)
-P3D_CLONE_FOR(Float16)
+P3D_FOR_EACH_STORAGE(P3D_CLONE_FOR)
 #undef P3D_CLONE_FOR
 
 }  // namespace
@@ -130,10 +127,7 @@ void causal_conv1d(const CausalConv<Scalar>& conv, Scalar* y, int threads) {
 
 #define P3D_INSTANTIATE(Scalar) \
   template void causal_conv1d(const CausalConv<Scalar>&, Scalar*, int);
-P3D_INSTANTIATE(float)
-P3D_INSTANTIATE(double)
-P3D_INSTANTIATE(BFloat16)
-P3D_INSTANTIATE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_INSTANTIATE)
 #undef P3D_INSTANTIATE
 
 }  // namespace perception3d

@@ -107,10 +107,7 @@ P3D_INLINE void go_back_inline(const CausalConv<Scalar>& conv, const Rows<const 
       go_back_inline<0>(conv, grad, table, run, tile, grad_x);                            \
     }                                                                                     \
   }
-P3D_CLONE_FOR(float)
-P3D_CLONE_FOR(double)
-P3D_CLONE_FOR(BFloat16)
-P3D_CLONE_FOR(Float16)
+P3D_FOR_EACH_STORAGE(P3D_CLONE_FOR)
 #undef P3D_CLONE_FOR
 
 }  // namespace
@@ -157,10 +154,7 @@ void causal_conv1d_backward(const CausalConv<Scalar>& conv, const Rows<const Sca
 #define P3D_INSTANTIATE(Scalar)                                                              \
   template void causal_conv1d_backward(const CausalConv<Scalar>&, const Rows<const Scalar>&, \
                                        Scalar*, Compute<Scalar>*, Compute<Scalar>*, int);
-P3D_INSTANTIATE(float)
-P3D_INSTANTIATE(double)
-P3D_INSTANTIATE(BFloat16)
-P3D_INSTANTIATE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_INSTANTIATE)
 #undef P3D_INSTANTIATE
 
 }  // namespace perception3d

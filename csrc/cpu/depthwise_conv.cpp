@@ -81,10 +81,7 @@ P3D_INLINE void pass_on_of(const std::vector<ChannelRange>& parts, const Rows<Sc
       backward_of<true, true>(group, rows, grad, features, grad_features, grad_weight);       \
     }                                                                                         \
   }
-P3D_ROWS(float)
-P3D_ROWS(double)
-P3D_ROWS(BFloat16)
-P3D_ROWS(Float16)
+P3D_FOR_EACH_STORAGE(P3D_ROWS)
 #undef P3D_ROWS
 
 // What all threads share: converted weights, and the channels of no group.
@@ -190,10 +187,7 @@ NeighbourFault depthwise_conv_backward(const DepthwiseConv<Scalar>& conv, const 
   template NeighbourFault depthwise_conv_backward(const DepthwiseConv<Scalar>&, const Scalar*, \
                                                   const Scalar*, Scalar*,                      \
                                                   const std::vector<Scalar*>&, int);
-P3D_INSTANTIATE(float)
-P3D_INSTANTIATE(double)
-P3D_INSTANTIATE(BFloat16)
-P3D_INSTANTIATE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_INSTANTIATE)
 #undef P3D_INSTANTIATE
 
 }  // namespace perception3d

@@ -11,13 +11,6 @@
 
 namespace perception3d {
 
-// A vector of 64 bytes.  One that lies in memory needs alignas(64): the alignment of the type
-// itself differs between the kinds of CPU that a function is compiled for.
-template <typename Number>
-constexpr int kLanesOf = 64 / static_cast<int>(sizeof(Number));
-template <typename Number>
-using Vector = Numbers<Number, kLanesOf<Number>>;
-
 template <typename Number>
 struct ExpTable;
 
@@ -98,6 +91,17 @@ P3D_INLINE void exp2_product_any(const Vector<Number>& a, const Vector<Number>& 
   const Vector<Number> outside =
       product >= Table::kHighest ? infinite : (product < Table::kLowest ? zero : product);
   result = inside ? regular : outside;
+}
+
+// One of the two: kRegular promises the limits of the first.
+template <bool kRegular, typename Number>
+P3D_INLINE void exp2_product_if(const Vector<Number>& a, const Vector<Number>& b,
+                                Vector<Number>& result) {
+  if (kRegular) {
+    exp2_product<Number>(a, b, result);
+  } else {
+    exp2_product_any<Number>(a, b, result);
+  }
 }
 
 // e^x for x <= `highest`, where e^highest is a finite number; far below 0 the smallest normal

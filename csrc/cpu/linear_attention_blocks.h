@@ -18,16 +18,10 @@ namespace perception3d {
 // Rows of a block at most.  Products of that many rows are summed on their own before they are
 // added to what came before, which also keeps rounding errors of long windows small.
 constexpr int64_t kBlockRows = 64;
-constexpr int64_t kAlignment = 64;
-
-template <typename Number>
-constexpr int kLanes = kAlignment / static_cast<int>(sizeof(Number));
-template <typename Number>
-using Lanes = Numbers<Number, kLanes<Number>>;
 
 template <typename Number>
 int64_t padded(int64_t width) {
-  return (width + kLanes<Number> - 1) / kLanes<Number> * kLanes<Number>;
+  return (width + kLanesOf<Number> - 1) / kLanesOf<Number> * kLanesOf<Number>;
 }
 
 // Zeroed numbers that start on a cache line.
@@ -79,7 +73,7 @@ BlockRows<const Number> read_only(const BlockRows<Number>& rows) {
 // vectors.
 template <typename Scalar>
 bool readable_in_place(int64_t width) {
-  return std::is_same_v<Scalar, Compute<Scalar>> && width % kLanes<Compute<Scalar>> == 0;
+  return std::is_same_v<Scalar, Compute<Scalar>> && width % kLanesOf<Compute<Scalar>> == 0;
 }
 
 // The places of a block in memory, of rows of Scalar, which is float or double.
@@ -100,10 +94,7 @@ auto rows_in_place(const Rows& rows, const Places& places) {
                    Compute<Scalar>* block);                                                      \
   void scatter_rows(const Compute<Scalar>* block, int64_t width, const Places& places,           \
                     const WritableHeadRows<Scalar>& rows);
-P3D_DECLARE(float)
-P3D_DECLARE(double)
-P3D_DECLARE(BFloat16)
-P3D_DECLARE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_DECLARE)
 #undef P3D_DECLARE
 
 // Rows to read: in place, or copied to `pad`.

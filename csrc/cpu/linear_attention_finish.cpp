@@ -1,82 +1,43 @@
 #include "cpu/linear_attention_finish.h"
 
-#include <cstring>
+#include "cpu/lane_sums.h"
 
 namespace perception3d {
 namespace {
 
 template <typename Number>
-using Four = Numbers<Number, 4>;
-
-// Adds up lanes by halves until four are left.
-template <typename Number>
-P3D_INLINE void fold(const Lanes<Number>& lanes, Four<Number>& four) {
-  constexpr int count = kLanes<Number> / 4;
-  Four<Number> part[count];
-  std::memcpy(part, &lanes, sizeof(lanes));
-#pragma GCC unroll 4
-  for (int half = count / 2; half > 0; half /= 2) {
-#pragma GCC unroll 4
-    for (int i = 0; i < half; ++i) part[i] += part[half + i];
-  }
-  four = part[0];
-}
-
-template <typename Number>
-P3D_INLINE Number sum_lanes(const Lanes<Number>& lanes) {
-  Four<Number> four;
-  fold<Number>(lanes, four);
-  return (four[0] + four[2]) + (four[1] + four[3]);
-}
-
-// sums[i] = sum_lanes(lanes[i]), in a third of the steps.
-template <typename Number>
-P3D_INLINE void sum_lanes_of_four(const Lanes<Number> (&lanes)[4], Four<Number>& sums) {
-  Four<Number> a, b, c, d;
-  fold<Number>(lanes[0], a);
-  fold<Number>(lanes[1], b);
-  fold<Number>(lanes[2], c);
-  fold<Number>(lanes[3], d);
-  const Four<Number> ab =
-      Four<Number>{a[0], b[0], a[1], b[1]} + Four<Number>{a[2], b[2], a[3], b[3]};
-  const Four<Number> cd =
-      Four<Number>{c[0], d[0], c[1], d[1]} + Four<Number>{c[2], d[2], c[3], d[3]};
-  sums = Four<Number>{ab[0], ab[1], cd[0], cd[1]} + Four<Number>{ab[2], ab[3], cd[2], cd[3]};
-}
-
-template <typename Number>
 P3D_INLINE void add_all_rows(const Number* block, int64_t width, int64_t rows, Number* sum) {
-  constexpr int lanes = kLanes<Number>;
+  constexpr int lanes = kLanesOf<Number>;
   const int64_t stride = padded<Number>(width);
   for (int64_t c = 0; c < stride; c += lanes) {
-    Lanes<Number> total = {}, before;
+    Vector<Number> total = {}, before;
     for (int64_t r = 0; r < rows; ++r) {
-      Lanes<Number> row;
-      load_vector<kLanes<Number>>(block + r * stride + c, row);
+      Vector<Number> row;
+      load_vector<kLanesOf<Number>>(block + r * stride + c, row);
       total += row;
     }
-    load_vector<kLanes<Number>>(sum + c, before);
+    load_vector<kLanesOf<Number>>(sum + c, before);
     before += total;
-    store_vector<kLanes<Number>>(before, sum + c);
+    store_vector<kLanesOf<Number>>(before, sum + c);
   }
 }
 
 // total = the products of two rows, vector by vector added up.
 template <typename Number>
 P3D_INLINE void multiply_rows(const Number* a, const Number* b, int64_t stride,
-                              Lanes<Number>& total) {
-  total = Lanes<Number>{};
-  for (int64_t c = 0; c < stride; c += kLanes<Number>) {
-    Lanes<Number> left, right;
-    load_vector<kLanes<Number>>(a + c, left);
-    load_vector<kLanes<Number>>(b + c, right);
+                              Vector<Number>& total) {
+  total = Vector<Number>{};
+  for (int64_t c = 0; c < stride; c += kLanesOf<Number>) {
+    Vector<Number> left, right;
+    load_vector<kLanesOf<Number>>(a + c, left);
+    load_vector<kLanesOf<Number>>(b + c, right);
     total += left * right;
   }
 }
 
 template <typename Number>
 P3D_INLINE Number dot(const Number* a, const Number* b, int64_t stride) {
-  Lanes<Number> total;
+  Vector<Number> total;
   multiply_rows(a, b, stride, total);
   return sum_lanes<Number>(total);
 }
@@ -87,7 +48,7 @@ P3D_INLINE void all_normalisers(const Number* block, const Number* sum, int64_t 
   const int64_t stride = padded<Number>(width);
   int64_t r = 0;
   for (; r + 4 <= rows; r += 4) {
-    Lanes<Number> products[4];
+    Vector<Number> products[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) multiply_rows(block + (r + i) * stride, sum, stride, products[i]);
     Four<Number> four;
@@ -105,7 +66,7 @@ P3D_INLINE void finish_all_queries(const Number* query, const Number* sum, int64
                                    int64_t rows, Number epsilon, const Number* w,
                                    const BlockRows<Number>& result, Number* scale,
                                    Number* grad_sum) {
-  constexpr int lanes = kLanes<Number>;
+  constexpr int lanes = kLanesOf<Number>;
   const int64_t stride = padded<Number>(width);
   for (int64_t r = 0; r < rows; ++r) {
     const Number* q = query + r * stride;
@@ -115,15 +76,15 @@ P3D_INLINE void finish_all_queries(const Number* query, const Number* sum, int64
     const Number t = -(dot(q, product, stride) * reciprocal) * reciprocal;
     scale[r] = reciprocal;
     for (int64_t c = 0; c < stride; c += lanes) {
-      Lanes<Number> number, keys, grad, total;
-      load_vector<kLanes<Number>>(q + c, number);
-      load_vector<kLanes<Number>>(sum + c, keys);
-      load_vector<kLanes<Number>>(product + c, grad);
-      load_vector<kLanes<Number>>(grad_sum + c, total);
-      grad = number > 0 ? reciprocal * grad + t * keys : Lanes<Number>{};
+      Vector<Number> number, keys, grad, total;
+      load_vector<kLanesOf<Number>>(q + c, number);
+      load_vector<kLanesOf<Number>>(sum + c, keys);
+      load_vector<kLanesOf<Number>>(product + c, grad);
+      load_vector<kLanesOf<Number>>(grad_sum + c, total);
+      grad = number > 0 ? reciprocal * grad + t * keys : Vector<Number>{};
       total += t * number;
-      store_vector<kLanes<Number>>(grad, target + c);
-      store_vector<kLanes<Number>>(total, grad_sum + c);
+      store_vector<kLanesOf<Number>>(grad, target + c);
+      store_vector<kLanesOf<Number>>(total, grad_sum + c);
     }
   }
 }
@@ -131,14 +92,14 @@ P3D_INLINE void finish_all_queries(const Number* query, const Number* sum, int64
 template <typename Number>
 P3D_INLINE void scale_all_rows(const BlockRows<const Number>& source, const Number* scale,
                                int64_t width, int64_t rows, const BlockRows<Number>& result) {
-  constexpr int lanes = kLanes<Number>;
+  constexpr int lanes = kLanesOf<Number>;
   const int64_t stride = padded<Number>(width);
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t c = 0; c < stride; c += lanes) {
-      Lanes<Number> row;
-      load_vector<kLanes<Number>>(source.row(r) + c, row);
+      Vector<Number> row;
+      load_vector<kLanesOf<Number>>(source.row(r) + c, row);
       row *= scale[r];
-      store_vector<kLanes<Number>>(row, result.row(r) + c);
+      store_vector<kLanesOf<Number>>(row, result.row(r) + c);
     }
   }
 }
@@ -146,16 +107,16 @@ P3D_INLINE void scale_all_rows(const BlockRows<const Number>& source, const Numb
 template <typename Number>
 P3D_INLINE void finish_all_keys(const Number* key, const Number* grad_sum, int64_t width,
                                 int64_t rows, const Number* grad, const BlockRows<Number>& result) {
-  constexpr int lanes = kLanes<Number>;
+  constexpr int lanes = kLanesOf<Number>;
   const int64_t stride = padded<Number>(width);
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t c = 0; c < stride; c += lanes) {
-      Lanes<Number> number, total, row;
-      load_vector<kLanes<Number>>(key + r * stride + c, number);
-      load_vector<kLanes<Number>>(grad_sum + c, total);
-      load_vector<kLanes<Number>>(grad + r * stride + c, row);
-      row = number > 0 ? row + total : Lanes<Number>{};
-      store_vector<kLanes<Number>>(row, result.row(r) + c);
+      Vector<Number> number, total, row;
+      load_vector<kLanesOf<Number>>(key + r * stride + c, number);
+      load_vector<kLanesOf<Number>>(grad_sum + c, total);
+      load_vector<kLanesOf<Number>>(grad + r * stride + c, row);
+      row = number > 0 ? row + total : Vector<Number>{};
+      store_vector<kLanesOf<Number>>(row, result.row(r) + c);
     }
   }
 }
@@ -174,7 +135,7 @@ template <typename Number>
 P3D_INLINE void finish_all_alone(Number* query, Number* key, int64_t width, const Number* value,
                                  const Number* grad, int64_t value_width, int64_t rows,
                                  Number epsilon, Number* scale) {
-  constexpr int lanes = kLanes<Number>;
+  constexpr int lanes = kLanesOf<Number>;
   const int64_t stride = padded<Number>(width);
   const int64_t value_stride = padded<Number>(value_width);
   for (int64_t r = 0; r < rows; ++r) {
@@ -186,11 +147,11 @@ P3D_INLINE void finish_all_alone(Number* query, Number* key, int64_t width, cons
     const Number factor = along * reciprocal * (epsilon * reciprocal);
     scale[r] = z * reciprocal;
     for (int64_t c = 0; c < stride; c += lanes) {
-      Lanes<Number> of_query, of_key;
+      Vector<Number> of_query, of_key;
       load_vector<lanes>(q + c, of_query);
       load_vector<lanes>(k + c, of_key);
-      const Lanes<Number> grad_query = of_query > 0 ? factor * of_key : Lanes<Number>{};
-      const Lanes<Number> grad_key = of_key > 0 ? factor * of_query : Lanes<Number>{};
+      const Vector<Number> grad_query = of_query > 0 ? factor * of_key : Vector<Number>{};
+      const Vector<Number> grad_key = of_key > 0 ? factor * of_query : Vector<Number>{};
       store_vector<lanes>(grad_query, q + c);
       store_vector<lanes>(grad_key, k + c);
     }

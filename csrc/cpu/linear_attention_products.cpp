@@ -11,14 +11,14 @@ template <int kVectors, typename Number>
 P3D_INLINE void add_outer_tile(const BlockRows<const Number>& left, int64_t first_left,
                                const BlockRows<const Number>& right, int64_t first_right,
                                int64_t rows, int64_t stride, Number* matrix, Fetches& fetches) {
-  constexpr int lanes = kLanes<Number>;
-  Lanes<Number> sum[kTile][kVectors] = {};
+  constexpr int lanes = kLanesOf<Number>;
+  Vector<Number> sum[kTile][kVectors] = {};
   Fetches ahead = fetches;
   for (int64_t r = 0; r < rows; ++r) {
     ahead.step();
     const Number* numbers = left.row(r) + first_left;
     const Number* factors = right.row(r) + first_right;
-    Lanes<Number> factor[kVectors];
+    Vector<Number> factor[kVectors];
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) load_vector<lanes>(factors + v * lanes, factor[v]);
 #pragma GCC unroll 8
@@ -34,7 +34,7 @@ P3D_INLINE void add_outer_tile(const BlockRows<const Number>& left, int64_t firs
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
       Number* target = matrix + i * stride + v * lanes;
-      Lanes<Number> total;
+      Vector<Number> total;
       load_vector<lanes>(target, total);
       total += sum[i][v];
       store_vector<lanes>(total, target);
@@ -46,7 +46,7 @@ template <typename Number>
 P3D_INLINE void add_outer(const BlockRows<const Number>& left, int64_t m,
                           const BlockRows<const Number>& right, int64_t n, int64_t rows,
                           Number* matrix, Fetches& fetches) {
-  constexpr int lanes = kLanes<Number>;
+  constexpr int lanes = kLanesOf<Number>;
   const int64_t stride = padded<Number>(n);
   for (int64_t i = 0; i < m; i += kTile) {
     Number* target = matrix + i * stride;
@@ -64,8 +64,8 @@ P3D_INLINE void multiply_tile(const BlockRows<const Number>& left, int64_t first
                               const Number* matrix, int64_t stride, int64_t column,
                               const Number* scale, const BlockRows<Number>& result,
                               Fetches& fetches) {
-  constexpr int lanes = kLanes<Number>;
-  Lanes<Number> sum[kRows][kVectors] = {};
+  constexpr int lanes = kLanesOf<Number>;
+  Vector<Number> sum[kRows][kVectors] = {};
   const Number* row[kRows];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) row[r] = left.row(first + r);
@@ -79,7 +79,7 @@ P3D_INLINE void multiply_tile(const BlockRows<const Number>& left, int64_t first
   Fetches ahead = fetches;
   for (int64_t i = 0; i < m; ++i) {
     ahead.step();
-    Lanes<Number> factor[kVectors];
+    Vector<Number> factor[kVectors];
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
       load_vector<lanes>(matrix + i * stride + column + v * lanes, factor[v]);
@@ -108,7 +108,7 @@ template <int kRows, typename Number>
 P3D_INLINE void multiply_rows(const BlockRows<const Number>& left, int64_t first, int64_t m,
                               const Number* matrix, int64_t stride, const Number* scale,
                               const BlockRows<Number>& result, Fetches& fetches) {
-  constexpr int lanes = kLanes<Number>;
+  constexpr int lanes = kLanesOf<Number>;
   int64_t j = 0;
   for (; j + 2 * lanes <= stride; j += 2 * lanes) {
     multiply_tile<kRows, 2>(left, first, m, matrix, stride, j, scale, result, fetches);

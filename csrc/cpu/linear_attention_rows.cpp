@@ -9,10 +9,10 @@ namespace {
 template <bool kRelu, typename Scalar>
 P3D_INLINE void gather_lanes(const Scalar* source, Compute<Scalar>* target) {
   using Number = Compute<Scalar>;
-  constexpr int lanes = kLanes<Number>;
-  Lanes<Number> numbers;
+  constexpr int lanes = kLanesOf<Number>;
+  Vector<Number> numbers;
   load_vector<lanes>(source, numbers);
-  if (kRelu) numbers = numbers <= 0 ? Lanes<Number>{} : numbers;
+  if (kRelu) numbers = numbers <= 0 ? Vector<Number>{} : numbers;
   store_vector<lanes>(numbers, target);
 }
 
@@ -21,7 +21,7 @@ template <int kVectors, bool kRelu, bool kOrdered, typename Scalar>
 P3D_INLINE void gather_walk(const HeadRows<Scalar>& rows, const Places& places, int64_t width,
                             Compute<Scalar>* block) {
   using Number = Compute<Scalar>;
-  constexpr int lanes = kLanes<Number>;
+  constexpr int lanes = kLanesOf<Number>;
   const int64_t stride = padded<Number>(width);
   const int64_t whole = width / lanes * lanes;
   for (int64_t i = 0; i < places.count; ++i) {
@@ -49,7 +49,7 @@ P3D_INLINE void gather_walk(const HeadRows<Scalar>& rows, const Places& places, 
 template <bool kRelu, bool kOrdered, typename Scalar>
 P3D_INLINE void gather_width(const HeadRows<Scalar>& rows, const Places& places, int64_t width,
                              Compute<Scalar>* block) {
-  constexpr int lanes = kLanes<Compute<Scalar>>;
+  constexpr int lanes = kLanesOf<Compute<Scalar>>;
   switch (width % lanes == 0 ? width / lanes : 0) {
     case 1:
       return gather_walk<1, kRelu, kOrdered>(rows, places, width, block);
@@ -78,7 +78,7 @@ template <typename Scalar>
 P3D_INLINE void scatter_block(const Compute<Scalar>* block, int64_t width, const Places& places,
                               const WritableHeadRows<Scalar>& rows) {
   using Number = Compute<Scalar>;
-  constexpr int lanes = kLanes<Number>;
+  constexpr int lanes = kLanesOf<Number>;
   Scalar* base = rows.numbers + places.head * rows.head_stride;
   const int64_t* order = places.order == nullptr ? nullptr : places.order + places.first;
   const int64_t stride = padded<Number>(width);
@@ -88,9 +88,9 @@ P3D_INLINE void scatter_block(const Compute<Scalar>* block, int64_t width, const
     Scalar* target = base + (order == nullptr ? places.first + i : order[i]) * rows.row_stride;
     int64_t c = 0;
     for (; c < whole; c += lanes) {
-      Lanes<Number> numbers;
-      load_vector<kLanes<Number>>(source + c, numbers);
-      store_vector<kLanes<Number>>(numbers, target + c);
+      Vector<Number> numbers;
+      load_vector<kLanesOf<Number>>(source + c, numbers);
+      store_vector<kLanesOf<Number>>(numbers, target + c);
     }
     for (; c < width; ++c) store(source[c], target[c]);
   }
@@ -111,7 +111,7 @@ template <typename Number>
 Pad<Number>::Pad(int64_t count) {
   const int64_t bytes = padded<Number>(count) * static_cast<int64_t>(sizeof(Number));
   if (bytes == 0) return;
-  void* memory = std::aligned_alloc(kAlignment, bytes);
+  void* memory = std::aligned_alloc(sizeof(Vector<Number>), bytes);
   if (memory == nullptr) throw std::bad_alloc();
   std::memset(memory, 0, bytes);
   numbers_.reset(static_cast<Number*>(memory));
@@ -127,10 +127,7 @@ Pad<Number>::Pad(int64_t count) {
                                const WritableHeadRows<Scalar>& rows) {                            \
     scatter_block(block, width, places, rows);                                                    \
   }
-P3D_DEFINE(float)
-P3D_DEFINE(double)
-P3D_DEFINE(BFloat16)
-P3D_DEFINE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_DEFINE)
 #undef P3D_DEFINE
 
 template class Pad<float>;

@@ -85,11 +85,21 @@ void sum_keys(const LinearAttention<Scalar>& attention, int64_t begin, int64_t e
   });
 }
 
-// The first window from `window` on, before `last`, with more than one row.
-template <typename Scalar>
-int64_t end_of_lone_rows(const LinearAttention<Scalar>& attention, int64_t window, int64_t last) {
-  while (window < last && attention.offsets[window + 1] - attention.offsets[window] <= 1) ++window;
-  return window;
+// Calls alone(begin, end) with the places of neighbouring windows of at most one row each, and
+// together(begin, end) with those of every other window of a run, in order.
+template <typename Alone, typename Together>
+void for_each_window(const int64_t* offsets, const WindowRun& run, const Alone& alone,
+                     const Together& together) {
+  for (int64_t window = run.first; window < run.last;) {
+    const int64_t begin = offsets[window];
+    const int64_t first = window;
+    while (window < run.last && offsets[window + 1] - offsets[window] <= 1) ++window;
+    if (window > first) {
+      alone(begin, offsets[window]);
+    } else {
+      together(begin, offsets[++window]);
+    }
+  }
 }
 
 template <typename Scalar>

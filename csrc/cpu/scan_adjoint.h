@@ -101,11 +101,7 @@ P3D_INLINE void recompute_states(const RunTile<Number>& run, int64_t first,
     if (first == 0) ahead.fetch(t);
     for (int n = 0; n < kStatesAtOnce; ++n) {
       Vector<Number> keep;
-      if (kRegular) {
-        exp2_product<Number>(delta, decay[n], keep);
-      } else {
-        exp2_product_any<Number>(delta, decay[n], keep);
-      }
+      exp2_product_if<kRegular, Number>(delta, decay[n], keep);
       state[n] = keep * state[n] + input * inputs[n];
       y += state[n] * inputs[run.states + n];
       tile.keep[t * kStatesAtOnce + n].lanes = keep;

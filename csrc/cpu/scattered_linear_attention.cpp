@@ -76,20 +76,15 @@ template <typename Scalar>
 void attend_whole_windows(const LinearAttention<Scalar>& attention, const WindowRun& run,
                           Scratch<Scalar>& scratch, const WritableHeadRows<Scalar>& output) {
   auto* sums = scratch.sums.get();
-  for (int64_t window = run.first; window < run.last;) {
-    const int64_t begin = attention.offsets[window];
-    const int64_t first_long = end_of_lone_rows(attention, window, run.last);
-    if (first_long > window) {
-      attend_alone(attention, begin, attention.offsets[first_long], scratch, output);
-      window = first_long;
-      continue;
-    }
-    const int64_t end = attention.offsets[++window];
+  const auto alone = [&](int64_t begin, int64_t end) {
+    attend_alone(attention, begin, end, scratch, output);
+  };
+  for_each_window(attention.offsets, run, alone, [&](int64_t begin, int64_t end) {
     std::fill_n(sums, attention.heads * sums_size(attention), Compute<Scalar>{0});
     sum_keys(attention, begin, end, false, scratch.narrow.get(), scratch.wide.get(), sums,
              scratch.fetcher);
     write_outputs(attention, begin, end, sums, scratch, output);
-  }
+  });
 }
 
 }  // namespace
@@ -124,10 +119,7 @@ void scattered_linear_attention(const LinearAttention<Scalar>& attention,
 #define P3D_INSTANTIATE(Scalar)                                            \
   template void scattered_linear_attention(const LinearAttention<Scalar>&, \
                                            const WritableHeadRows<Scalar>&, int);
-P3D_INSTANTIATE(float)
-P3D_INSTANTIATE(double)
-P3D_INSTANTIATE(BFloat16)
-P3D_INSTANTIATE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_INSTANTIATE)
 #undef P3D_INSTANTIATE
 
 }  // namespace perception3d

@@ -149,23 +149,18 @@ void go_back_through_windows(const LinearAttention<Scalar>& attention, const Gra
                              const WindowRun& run, Scratch<Scalar>& scratch) {
   auto* sums = scratch.sums.get();
   auto* grad_sums = scratch.grad_sums.get();
-  for (int64_t window = run.first; window < run.last;) {
-    const int64_t begin = attention.offsets[window];
-    const int64_t first_long = end_of_lone_rows(attention, window, run.last);
-    if (first_long > window) {
-      go_back_alone(attention, grad, begin, attention.offsets[first_long], scratch);
-      window = first_long;
-      continue;
-    }
-    const int64_t end = attention.offsets[++window];
-    const int64_t numbers = attention.heads * sums_size(attention);
+  const int64_t numbers = attention.heads * sums_size(attention);
+  const auto alone = [&](int64_t begin, int64_t end) {
+    go_back_alone(attention, grad, begin, end, scratch);
+  };
+  for_each_window(attention.offsets, run, alone, [&](int64_t begin, int64_t end) {
     std::fill_n(sums, numbers, Compute<Scalar>{0});
     std::fill_n(grad_sums, numbers, Compute<Scalar>{0});
     sum_keys(attention, begin, end, true, scratch.narrow.get(), scratch.wide.get(), sums,
              scratch.fetcher);
     go_back_to_queries(attention, grad, begin, end, sums, scratch, grad_sums);
     go_back_to_keys(attention, grad, begin, end, grad_sums, scratch);
-  }
+  });
 }
 
 }  // namespace
@@ -214,10 +209,7 @@ void scattered_linear_attention_backward(const LinearAttention<Scalar>& attentio
   template void scattered_linear_attention_backward(                                            \
       const LinearAttention<Scalar>&, const HeadRows<Scalar>&, const WritableHeadRows<Scalar>&, \
       const WritableHeadRows<Scalar>&, const WritableHeadRows<Scalar>&, int);
-P3D_INSTANTIATE(float)
-P3D_INSTANTIATE(double)
-P3D_INSTANTIATE(BFloat16)
-P3D_INSTANTIATE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_INSTANTIATE)
 #undef P3D_INSTANTIATE
 
 }  // namespace perception3d

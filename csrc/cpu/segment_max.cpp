@@ -162,10 +162,7 @@ P3D_INLINE void max_range_of(const Scalar* values, const Segments& segments, int
                             Compute<Scalar>* best, PlaceOf<Compute<Scalar>>* place) {          \
     raise_rows(values, rows, columns, true, best, place);                                      \
   }
-P3D_COMPILE_FOR(float)
-P3D_COMPILE_FOR(double)
-P3D_COMPILE_FOR(BFloat16)
-P3D_COMPILE_FOR(Float16)
+P3D_FOR_EACH_STORAGE(P3D_COMPILE_FOR)
 #undef P3D_COMPILE_FOR
 
 template <typename Scalar>
@@ -230,10 +227,7 @@ void segment_max_backward(const Scalar* grad, const int32_t* row_of_maximum, int
   template void segment_max(const Scalar*, const Segments&, int64_t, Scalar*, int32_t*, int);  \
   template void segment_max_backward(const Scalar*, const int32_t*, int64_t, int64_t, int64_t, \
                                      Scalar*, int);
-P3D_INSTANTIATE(float)
-P3D_INSTANTIATE(double)
-P3D_INSTANTIATE(BFloat16)
-P3D_INSTANTIATE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_INSTANTIATE)
 #undef P3D_INSTANTIATE
 
 }  // namespace perception3d

@@ -164,10 +164,7 @@ P3D_INLINE void sum_range_of(const Scalar* values, const Segments& segments, int
                             double* total) {                                                       \
     add_rows(values, rows, columns, total);                                                        \
   }
-P3D_COMPILE_FOR(float)
-P3D_COMPILE_FOR(double)
-P3D_COMPILE_FOR(BFloat16)
-P3D_COMPILE_FOR(Float16)
+P3D_FOR_EACH_STORAGE(P3D_COMPILE_FOR)
 #undef P3D_COMPILE_FOR
 
 template <typename Scalar>
@@ -232,10 +229,7 @@ void segment_sum_backward(const Scalar* grad, const Segments& segments, int64_t 
   template void segment_sum(const Scalar*, const Segments&, int64_t, bool, Scalar*, int);    \
   template void segment_sum_backward(const Scalar*, const Segments&, int64_t, int64_t, bool, \
                                      Scalar*, int);
-P3D_INSTANTIATE(float)
-P3D_INSTANTIATE(double)
-P3D_INSTANTIATE(BFloat16)
-P3D_INSTANTIATE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_INSTANTIATE)
 #undef P3D_INSTANTIATE
 
 }  // namespace perception3d

@@ -24,11 +24,7 @@ P3D_INLINE void walk_states(const RunTile<Number>& run, int64_t first,
     if (first == 0) ahead.fetch(t);
     for (int n = 0; n < kStates; ++n) {
       Vector<Number> keep;
-      if (kRegular) {
-        exp2_product<Number>(delta, decay[n], keep);
-      } else {
-        exp2_product_any<Number>(delta, decay[n], keep);
-      }
+      exp2_product_if<kRegular, Number>(delta, decay[n], keep);
       state[n] = keep * state[n] + input * inputs[n];
       y += state[n] * inputs[run.states + n];
     }
@@ -96,10 +92,7 @@ P3D_INLINE void scan_run_inline(const ScanInputs<Scalar>& in, const Run& run, co
                            Worker<Compute<Scalar>>& worker, Scalar* y) {                  \
     scan_run_inline(in, run, next, worker, y);                                            \
   }
-P3D_CLONE_FOR(float)
-P3D_CLONE_FOR(double)
-P3D_CLONE_FOR(BFloat16)
-P3D_CLONE_FOR(Float16)
+P3D_FOR_EACH_STORAGE(P3D_CLONE_FOR)
 #undef P3D_CLONE_FOR
 
 template <typename Number>
@@ -169,10 +162,7 @@ void selective_scan(const ScanInputs<Scalar>& inputs, const ScanResults<Scalar>&
 
 #define P3D_INSTANTIATE(Scalar) \
   template void selective_scan(const ScanInputs<Scalar>&, const ScanResults<Scalar>&, int);
-P3D_INSTANTIATE(float)
-P3D_INSTANTIATE(double)
-P3D_INSTANTIATE(BFloat16)
-P3D_INSTANTIATE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_INSTANTIATE)
 #undef P3D_INSTANTIATE
 
 }  // namespace perception3d

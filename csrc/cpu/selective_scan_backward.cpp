@@ -88,10 +88,7 @@ P3D_INLINE void add_groups_inline(const Compute<Scalar>* sums, int64_t groups, i
                              Scalar* b_grad, Scalar* c_grad) {                                    \
     add_groups_inline(sums, groups, group_stride, padded, states, total, b_grad, c_grad);         \
   }
-P3D_CLONE_FOR(float)
-P3D_CLONE_FOR(double)
-P3D_CLONE_FOR(BFloat16)
-P3D_CLONE_FOR(Float16)
+P3D_FOR_EACH_STORAGE(P3D_CLONE_FOR)
 #undef P3D_CLONE_FOR
 
 template <typename Number>
@@ -268,10 +265,7 @@ void selective_scan_backward(const ScanInputs<Scalar>& inputs, const Rows<const 
   template void selective_scan_backward(const ScanInputs<Scalar>&, const Rows<const Scalar>&, \
                                         const Compute<Scalar>*, const ScanGradients<Scalar>&, \
                                         int);
-P3D_INSTANTIATE(float)
-P3D_INSTANTIATE(double)
-P3D_INSTANTIATE(BFloat16)
-P3D_INSTANTIATE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_INSTANTIATE)
 #undef P3D_INSTANTIATE
 
 }  // namespace perception3d

@@ -135,10 +135,7 @@ void set_attention(const AttentionRows<Scalar>& rows, const RowSets& sets, Scala
 #define P3D_INSTANTIATE(Scalar)                                                      \
   template void set_attention(const AttentionRows<Scalar>&, const RowSets&, Scalar*, \
                               Compute<Scalar>*, int);
-P3D_INSTANTIATE(float)
-P3D_INSTANTIATE(double)
-P3D_INSTANTIATE(BFloat16)
-P3D_INSTANTIATE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_INSTANTIATE)
 #undef P3D_INSTANTIATE
 
 }  // namespace perception3d

@@ -162,10 +162,7 @@ void set_attention_backward(const HeadRows<Scalar>& grad, const AttentionRows<Sc
   template void set_attention_backward(const HeadRows<Scalar>&, const AttentionRows<Scalar>&, \
                                        const HeadRows<Scalar>&, const Compute<Scalar>*,       \
                                        const RowSets&, const AttentionGradients<Scalar>&, int);
-P3D_INSTANTIATE(float)
-P3D_INSTANTIATE(double)
-P3D_INSTANTIATE(BFloat16)
-P3D_INSTANTIATE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_INSTANTIATE)
 #undef P3D_INSTANTIATE
 
 }  // namespace perception3d

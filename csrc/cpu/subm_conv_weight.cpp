@@ -181,10 +181,7 @@ int64_t subm_conv_weight_gradient(const ConvShape& shape, const Scalar* features
 #define P3D_INSTANTIATE(Scalar)                                                              \
   template int64_t subm_conv_weight_gradient(const ConvShape&, const Scalar*, const Scalar*, \
                                              const int32_t*, Scalar*, int);
-P3D_INSTANTIATE(float)
-P3D_INSTANTIATE(double)
-P3D_INSTANTIATE(BFloat16)
-P3D_INSTANTIATE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_INSTANTIATE)
 #undef P3D_INSTANTIATE
 
 }  // namespace perception3d

@@ -18,6 +18,13 @@ struct VectorOf {
 template <typename Number, int kLanes>
 using Numbers = typename VectorOf<Number, kLanes>::Type;
 
+// A vector of 64 bytes.  One that lies in memory needs alignas(64): the alignment of the type
+// itself differs between the kinds of CPU that a function is compiled for.
+template <typename Number>
+constexpr int kLanesOf = 64 / static_cast<int>(sizeof(Number));
+template <typename Number>
+using Vector = Numbers<Number, kLanesOf<Number>>;
+
 template <int kLanes>
 P3D_INLINE void load_vector(const float* source, Numbers<float, kLanes>& lanes) {
   std::memcpy(&lanes, source, sizeof(lanes));
