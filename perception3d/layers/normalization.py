@@ -52,7 +52,7 @@ class RowBatchNorm(nn.BatchNorm1d):
         return mean, variance
 
 
-def affine_of(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor] | None:
+def affine_of(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor] | None:
     """Return scale and shift (C,) that a norm amounts to, so that a linear map can take them in.
 
     None in training, whose statistics are those of the rows, and where gradients are recorded.

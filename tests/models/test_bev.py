@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from perception3d.layers.sync_batch_norm import synchronise_norms
 from perception3d.models.necks.bev import BevBackbone, scatter_to_bev
 from perception3d.models.necks.sparse_entry import takes_voxels
 from perception3d.structures import SparseVoxels
@@ -135,6 +136,17 @@ def test_mostly_empty_maps_are_entered_where_voxels_are(count):
         found = neck(given_voxels)
     torch.testing.assert_close(found, wanted)
     assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_norms_of_several_processes_are_taken_in_as_well():
+    neck = BevBackbone(16, (1,), (1,), (24,), (1,), (8,)).eval()
+    coords = [[0, 0, 1, 2], [0, 0, 5, 5], [0, 0, 0, 0]]
+    given_voxels = voxels(coords, torch.randn(3, 16), (1, 6, 6), batch_size=1)
+    with torch.no_grad():
+        wanted = neck(given_voxels)
+        synchronise_norms(neck)
+        assert takes_voxels(neck.levels[0][0], given_voxels)
+        torch.testing.assert_close(neck(given_voxels), wanted)
 
 
 def test_a_crowded_map_is_entered_densely():

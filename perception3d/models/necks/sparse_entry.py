@@ -72,7 +72,7 @@ def enter_map(block: ResidualBlock, voxels: SparseVoxels) -> Tensor:
 
 
 def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    assert isinstance(norm, nn.BatchNorm2d)
+    assert isinstance(norm, nn.modules.batchnorm._BatchNorm)  # ours of several processes too
     affine = affine_of(norm)
     assert affine is not None
     return affine
