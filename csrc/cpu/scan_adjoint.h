@@ -86,7 +86,7 @@ P3D_INLINE void add_lane_sums(const Vector<double> (&terms)[4], double* sums) {
 // Walks four states of a run again, keeping what the way back needs, and sums y.
 template <bool kRegular, typename Scalar, typename Number>
 P3D_INLINE void recompute_states(const RunTile<Number>& run, int64_t first,
-                                 const RowsAhead<Scalar>& ahead, const AdjointBlock<Number>& block,
+                                 RowsAhead<Scalar>& ahead, const AdjointBlock<Number>& block,
                                  AdjointTile<Number>& tile) {
   Vector<Number> decay[kStatesAtOnce], state[kStatesAtOnce];
   for (int n = 0; n < kStatesAtOnce; ++n) {
@@ -98,7 +98,7 @@ P3D_INLINE void recompute_states(const RunTile<Number>& run, int64_t first,
   for (int64_t t = 0; t < run.length; ++t, inputs += 2 * run.states) {
     const Vector<Number> delta = tile.steps.delta[t].lanes, input = tile.steps.input[t].lanes;
     Vector<Number> y = tile.steps.y[t].lanes;
-    if (first == 0) ahead.fetch(t);
+    if (first == 0) ahead.fetch();
     for (int n = 0; n < kStatesAtOnce; ++n) {
       Vector<Number> keep;
       exp2_product_if<kRegular, Number>(delta, decay[n], keep);

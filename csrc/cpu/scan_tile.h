@@ -108,8 +108,10 @@ P3D_INLINE void gather_rows(const Rows<const Scalar>& source, const RunTile<Numb
   }
 }
 
-// The rows of the run after this one, one vector of channels each, on their way from memory while
-// this run is computed: they are far apart, or anywhere, so that no hardware foresees them.
+// The rows of the run after this one on their way from memory while this run is computed: they are
+// far apart, or anywhere, so that no hardware foresees them.  Every step of every vector of
+// channels fetches one vector of each source.  Memory is fast along rows, so row after row is
+// fetched, while channels are worked off one vector after the other.
 template <typename Scalar>
 struct RowsAhead {
   const Scalar* data[4];
@@ -117,20 +119,30 @@ struct RowsAhead {
   int count;
   const int64_t* row;
   int64_t length;
+  int64_t vectors;        // of a row
+  int64_t place, vector;  // what comes next
 
-  P3D_INLINE void fetch(int64_t t) const {
-    if (t >= length) return;
-    for (int i = 0; i < count; ++i) __builtin_prefetch(data[i] + row[t] * stride[i]);
+  P3D_INLINE void fetch() {
+    if (place >= length) return;
+    const int64_t channel = vector * kLanesOf<Compute<Scalar>>;
+    for (int i = 0; i < count; ++i) {
+      __builtin_prefetch(data[i] + row[place] * stride[i] + channel, 0, 2);
+    }
+    if (++vector < vectors) return;
+    vector = 0;
+    ++place;
   }
 };
 
+// For `vectors` vectors of channels from `channel` on.
 template <typename Scalar, typename Number>
-P3D_INLINE void look_ahead(const RunTile<Number>& run, int64_t channel,
+P3D_INLINE void look_ahead(const RunTile<Number>& run, int64_t channel, int64_t vectors,
                            std::initializer_list<Rows<const Scalar>> sources,
                            RowsAhead<Scalar>& ahead) {
-  ahead.count = 0;
+  ahead = RowsAhead<Scalar>{};
   ahead.row = run.next_row;
   ahead.length = run.next_length;
+  ahead.vectors = vectors;
   for (const Rows<const Scalar>& source : sources) {
     if (source.data == nullptr) continue;
     ahead.data[ahead.count] = source.data + channel;

@@ -9,9 +9,8 @@ namespace {
 
 // Walks some states of one run: y += C h.
 template <int kStates, bool kRegular, typename Scalar, typename Number>
-P3D_INLINE void walk_states(const RunTile<Number>& run, int64_t first,
-                            const RowsAhead<Scalar>& ahead, ChannelBlock<Number>& block,
-                            StepTile<Number>& steps) {
+P3D_INLINE void walk_states(const RunTile<Number>& run, int64_t first, RowsAhead<Scalar>& ahead,
+                            ChannelBlock<Number>& block, StepTile<Number>& steps) {
   Vector<Number> decay[kStates], state[kStates];
   for (int n = 0; n < kStates; ++n) {
     decay[n] = block.decay[first + n].lanes;
@@ -21,7 +20,7 @@ P3D_INLINE void walk_states(const RunTile<Number>& run, int64_t first,
   for (int64_t t = 0; t < run.length; ++t, inputs += 2 * run.states) {
     const Vector<Number> delta = steps.delta[t].lanes, input = steps.input[t].lanes;
     Vector<Number> y = steps.y[t].lanes;
-    if (first == 0) ahead.fetch(t);
+    if (first == 0) ahead.fetch();
     for (int n = 0; n < kStates; ++n) {
       Vector<Number> keep;
       exp2_product_if<kRegular, Number>(delta, decay[n], keep);
@@ -34,7 +33,7 @@ P3D_INLINE void walk_states(const RunTile<Number>& run, int64_t first,
 }
 
 template <bool kRegular, typename Scalar, typename Number>
-P3D_INLINE void walk_all_states(const RunTile<Number>& run, const RowsAhead<Scalar>& ahead,
+P3D_INLINE void walk_all_states(const RunTile<Number>& run, RowsAhead<Scalar>& ahead,
                                 ChannelBlock<Number>& block, StepTile<Number>& steps) {
   int64_t first = 0;
   for (; first + 2 * kStatesAtOnce <= run.states; first += 2 * kStatesAtOnce) {
@@ -74,9 +73,10 @@ template <typename Scalar, typename Number>
 P3D_INLINE void scan_run_inline(const ScanInputs<Scalar>& in, const Run& run, const Run* next,
                                 Worker<Number>& worker, Scalar* y) {
   load_run(in, run, next, worker.run);
+  RowsAhead<Scalar> ahead;
+  look_ahead(worker.run, worker.blocks[0].channel, static_cast<int64_t>(worker.blocks.size()),
+             {in.u, in.delta, in.gate, {y, in.shape.channels}}, ahead);
   for (ChannelBlock<Number>& block : worker.blocks) {
-    RowsAhead<Scalar> ahead;
-    look_ahead(worker.run, block.channel, {in.u, in.delta, in.gate}, ahead);
     load_steps(in, worker.run, block, worker.steps, static_cast<Slot<Number>*>(nullptr));
     if (worker.steps.regular) {
       walk_all_states<true>(worker.run, ahead, block, worker.steps);

@@ -40,10 +40,11 @@ P3D_INLINE void go_back_inline(const Work<Scalar>& work, const Run& run, const R
                                Number* sums, int64_t group_stride) {
   const ScanInputs<Scalar>& in = work.in;
   load_run(in, run, next, worker.run);
+  RowsAhead<Scalar> ahead;
+  look_ahead(worker.run, blocks[0].channel, count, {in.u, in.delta, in.gate, work.result_grad},
+             ahead);
   for (int64_t i = 0; i < count; ++i) {
     AdjointBlock<Number>& block = blocks[i];
-    RowsAhead<Scalar> ahead;
-    look_ahead(worker.run, block.channel, {in.u, in.delta, in.gate, work.result_grad}, ahead);
     Number* group_sums = sums + i / kBlocksPerGroup * group_stride;
     if (i % kBlocksPerGroup == 0) {
       std::fill_n(group_sums, run.length * 2 * worker.run.states, Number{0});
