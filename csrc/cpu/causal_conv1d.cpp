@@ -33,20 +33,30 @@ P3D_INLINE void activate(bool silu, Vector<Number>& sum) {
   sum *= open;
 }
 
-// One vector of channels of one step.  kTaps: the number of taps, 0 if any.
-template <int kTaps, typename Scalar>
+// One vector of channels of kSteps steps that follow each other, so that weights and rows are
+// loaded once for all of them.  kTaps: the number of taps, 0 if any.
+template <int kTaps, int kSteps, typename Scalar>
 P3D_INLINE void convolve_block(const Scalar* const* row, int64_t taps, int64_t channel,
-                               const Slot<Compute<Scalar>>* weight, bool silu, Scalar* y) {
+                               const Slot<Compute<Scalar>>* weight, bool silu,
+                               Scalar* const (&y)[kSteps]) {
   using Number = Compute<Scalar>;
   const int64_t all = kTaps > 0 ? kTaps : taps;
-  Vector<Number> sum = weight[all].lanes;
-  for (int64_t j = 0; j < all; ++j) {
+  Vector<Number> sum[kSteps];
+  for (int step = 0; step < kSteps; ++step) sum[step] = weight[all].lanes;
+#pragma GCC unroll 8
+  for (int64_t j = 0; j < all + kSteps - 1; ++j) {
     Vector<Number> x;
     load_vector<kLanesOf<Number>>(row[j] + channel, x);
-    sum += weight[j].lanes * x;
+#pragma GCC unroll 2
+    for (int step = 0; step < kSteps; ++step) {
+      if (j >= step && j - step < all) sum[step] += weight[j - step].lanes * x;
+    }
   }
-  activate<Number>(silu, sum);
-  store_vector<kLanesOf<Number>>(sum, y + channel);
+#pragma GCC unroll 2
+  for (int step = 0; step < kSteps; ++step) {
+    activate<Number>(silu, sum[step]);
+    store_vector<kLanesOf<Number>>(sum[step], y[step] + channel);
+  }
 }
 
 // The last channels of one step, fewer than a vector; apart, so that the sums above need no memory.
@@ -66,34 +76,50 @@ P3D_INLINE void convolve_rest(const Scalar* const* row, int64_t taps, int64_t ch
   store_some(sum, count, y + channel);
 }
 
+// All channels of the steps t .. t + kSteps - 1 of a run.
+template <int kTaps, int kSteps, typename Scalar>
+P3D_INLINE void convolve_steps(const CausalConv<Scalar>& conv,
+                               const TapTable<Compute<Scalar>>& table, const Run& run,
+                               const Scalar* const* row, int64_t t, Scalar* y) {
+  constexpr int64_t kLanes = kLanesOf<Compute<Scalar>>;
+  const int64_t whole = conv.channels / kLanes, rest = conv.channels % kLanes;
+  const int64_t last = conv.layout.length - 1;
+  const Scalar* soon[kSteps];
+  Scalar *soon_written[kSteps], *target[kSteps];
+  for (int step = 0; step < kSteps; ++step) {
+    const int64_t place = run.begin + t + step;
+    const int64_t read = row_of_step(conv.layout, std::min(place + kReadAhead, last));
+    const int64_t written = row_of_step(conv.layout, std::min(place + kWriteAhead, last));
+    soon[step] = conv.x.data + read * conv.x.stride;
+    soon_written[step] = y + written * conv.channels;
+    target[step] = y + row_of_step(conv.layout, place) * conv.channels;
+  }
+  for (int64_t block = 0; block < whole; ++block) {
+    const int64_t channel = block * kLanes;
+    // Line by line between the products: all lines of a row at once would wait in a queue.
+    for (int step = 0; step < kSteps; ++step) {
+      __builtin_prefetch(soon[step] + channel, 0);
+      __builtin_prefetch(soon_written[step] + channel, 1);
+    }
+    convolve_block<kTaps, kSteps>(row + t, conv.taps, channel, table.of_block(block), conv.silu,
+                                  target);
+  }
+  for (int step = 0; rest > 0 && step < kSteps; ++step) {
+    convolve_rest(row + t + step, conv.taps, whole * kLanes, rest, table.of_block(whole), conv.silu,
+                  target[step]);
+  }
+}
+
 template <int kTaps, typename Scalar>
 P3D_INLINE void convolve_run_inline(const CausalConv<Scalar>& conv,
                                     const TapTable<Compute<Scalar>>& table, const Run& run,
                                     const Scalar** row, const Scalar* zeros, Scalar* y) {
-  constexpr int64_t kLanes = kLanesOf<Compute<Scalar>>;
   point_at_rows(conv, run, row);
   const int64_t places = run.length + conv.taps - 1;
   for (int64_t i = 0; i < places && row[i] == nullptr; ++i) row[i] = zeros;
-  const int64_t whole = conv.channels / kLanes, rest = conv.channels % kLanes;
-  for (int64_t t = 0; t < run.length; ++t) {
-    // Fetched line by line between the products: all lines of a row at once would wait in a queue.
-    const int64_t last = conv.layout.length - 1;
-    const int64_t read = row_of_step(conv.layout, std::min(run.begin + t + kReadAhead, last));
-    const int64_t written = row_of_step(conv.layout, std::min(run.begin + t + kWriteAhead, last));
-    const Scalar* soon = conv.x.data + read * conv.x.stride;
-    const Scalar* soon_written = y + written * conv.channels;
-    Scalar* target = y + row_of_step(conv.layout, run.begin + t) * conv.channels;
-    for (int64_t block = 0; block < whole; ++block) {
-      const int64_t channel = block * kLanes;
-      __builtin_prefetch(soon + channel, 0);
-      __builtin_prefetch(soon_written + channel, 1);
-      convolve_block<kTaps>(row + t, conv.taps, channel, table.of_block(block), conv.silu, target);
-    }
-    if (rest > 0) {
-      convolve_rest(row + t, conv.taps, whole * kLanes, rest, table.of_block(whole), conv.silu,
-                    target);
-    }
-  }
+  int64_t t = 0;
+  for (; t + 2 <= run.length; t += 2) convolve_steps<kTaps, 2>(conv, table, run, row, t, y);
+  if (t < run.length) convolve_steps<kTaps, 1>(conv, table, run, row, t, y);
 }
 
 #define P3D_CLONE_FOR(Scalar)                                                          \
