@@ -173,9 +173,10 @@ def build_optim(
     Args:
         config: arguments of `TrainingOptim`, with `optimizer` = dict(type=..., lr=...). With
             `official_frozen=True` the parameters in `frozen_parameters()` of `model.net.backbone`
-            and of `model.net.head`, if it has any, are never updated, and their gradients are never cleared: they add up from step to step
-            and count in the clipping norm. That is what the published DSVT training did, by an
-            optimiser that did not know them (open-mmlab/OpenPCDet issue 960).
+            and of `model.net.head`, if it has any, are never updated, and their gradients are
+            never cleared: they add up from step to step and count in the clipping norm. That is
+            what the published DSVT training did, by an optimiser that did not know them
+            (open-mmlab/OpenPCDet issue 960).
             `official_decay=True` decays everything, `undecayed_parameters()` too: the published
             Voxel Mamba marked them, but its optimiser did not look at the marks.
         model: its trainable parameters are optimised.
