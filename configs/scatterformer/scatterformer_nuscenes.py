@@ -1,7 +1,7 @@
-"""ScatterFormer, nuScenes detection, with the CenterHead of CenterPoint.
+"""ScatterFormer, nuScenes detection.
 
-Numbers from skyhehe123/ScatterFormer: tools/cfgs/nuscenes_models/scatterformer.yaml, which has a
-TransFusion head; those of the head as in dsvt_nuscenes_pillar.py.  GT sampling is not included.
+Numbers from skyhehe123/ScatterFormer: tools/cfgs/nuscenes_models/scatterformer.yaml, and where that
+is silent from its pcdet/models/dense_heads/transfusion_head.py.  GT sampling is not included.
 """
 
 from mmengine.config import read_base
@@ -15,20 +15,20 @@ from perception3d.engine.trainable import TrainableModel
 from perception3d.models.backbones import ScatterFormer
 from perception3d.models.detector import Detector
 from perception3d.models.encoders import VoxelEncoder
-from perception3d.models.heads import BevGrid, CenterHead, CenterLayers
+from perception3d.models.heads import (
+    BevGrid,
+    TransFusionDecoder,
+    TransFusionHead,
+    TransFusionLayers,
+    TransFusionLoss,
+)
 from perception3d.models.necks.cascade import CascadeBackbone
 from perception3d.models.voxelizer import Voxelizer
 
 channels = 128
 space = dict(voxel_size=(0.3, 0.3, 0.2), point_cloud_range=point_cloud_range)  # x, y, z, m
-tasks = [
-    ["car"],
-    ["truck", "construction_vehicle"],
-    ["bus", "trailer"],
-    ["barrier"],
-    ["motorcycle", "bicycle"],
-    ["pedestrian", "traffic_cone"],
-]
+layers = dict(iou=True, bias_before_norm=True, local_radius=20)
+nms = dict(pedestrian=0.175, traffic_cone=0.175)
 
 model = dict(
     type=TrainableModel,
@@ -45,12 +45,13 @@ model = dict(
         ),
         neck=dict(type=CascadeBackbone, in_channels=channels, channels=channels),
         head=dict(
-            type=CenterHead,
+            type=TransFusionHead,
             in_channels=channels,
             classes=classes,
-            tasks=tasks,
             grid=dict(type=BevGrid, stride=2, **space),
-            layers=dict(type=CenterLayers, bias_before_norm=True, norm_eps=1e-5, norm_momentum=0.1),
+            layers=dict(type=TransFusionLayers, **layers),
+            loss=dict(type=TransFusionLoss, diou_weight=0.5),
+            decoder=dict(type=TransFusionDecoder, iou_rectifier=0.5, iou_threshold=nms),
         ),
     ),
 )

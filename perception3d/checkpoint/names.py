@@ -96,6 +96,43 @@ _CENTER_HEAD = (
     NameRule(rf"{_BRANCH}\.(weight|bias)", rf"{_OUR_BRANCH}.\4"),
 )
 
+_ATTENTION = r"dense_head\.decoder"
+_OUR_ATTENTION = "head.transformer"
+_PREDICTION = r"dense_head\.prediction_head\.([a-z]+)"
+_OUR_PREDICTION = r"head.branches.\1"
+
+
+def _attention(official: str, ours: str) -> tuple[NameRule, ...]:
+    """Return the rules of one of the decoder's two attentions, and of its position embedding."""
+    name = {"self": "self_attn", "cross": "multihead_attn"}[official]
+    position = rf"{_ATTENTION}\.{official}_posembed\.position_embedding_head"
+    kind = f"{_OUR_ATTENTION}.{official}_attention"
+    return (
+        NameRule(rf"{_ATTENTION}\.{name}\.in_proj_(weight|bias)", rf"{kind}.qkv.\1"),
+        NameRule(rf"{_ATTENTION}\.{name}\.out_proj\.(.+)", rf"{kind}.out.\1"),
+        NameRule(rf"{position}\.0\.(.+)", rf"{_OUR_ATTENTION}.{ours}_position.conv1.\1"),
+        NameRule(rf"{position}\.1\.(.+)", rf"{_OUR_ATTENTION}.{ours}_position.norm.\1"),
+        NameRule(rf"{position}\.3\.(.+)", rf"{_OUR_ATTENTION}.{ours}_position.conv2.\1"),
+    )
+
+
+# As in open-mmlab/OpenPCDet, pcdet/models/dense_heads/transfusion_head.py
+_TRANSFUSION_HEAD = (
+    NameRule(r"dense_head\.shared_conv\.(weight|bias)", r"head.shared.\1"),
+    NameRule(r"dense_head\.heatmap_head\.0\.conv\.(.+)", r"head.heatmap.conv1.\1"),
+    NameRule(r"dense_head\.heatmap_head\.0\.bn\.(.+)", r"head.heatmap.norm.\1"),
+    NameRule(r"dense_head\.heatmap_head\.1\.(.+)", r"head.heatmap.conv2.\1"),
+    NameRule(r"dense_head\.class_encoding\.(.+)", r"head.class_embedding.\1"),
+    *_attention("self", "query"),
+    *_attention("cross", "key"),
+    NameRule(
+        rf"{_ATTENTION}\.(linear1|linear2|norm1|norm2|norm3)\.(.+)", rf"{_OUR_ATTENTION}.\1.\2"
+    ),
+    NameRule(rf"{_PREDICTION}\.0\.0\.(.+)", rf"{_OUR_PREDICTION}.conv1.\2"),
+    NameRule(rf"{_PREDICTION}\.0\.1\.(.+)", rf"{_OUR_PREDICTION}.norm.\2"),
+    NameRule(rf"{_PREDICTION}\.1\.(.+)", rf"{_OUR_PREDICTION}.conv2.\2"),
+)
+
 
 def _scatterformer_stage(number: int) -> tuple[NameRule, ...]:
     """Return the rules of one stage: official numbers begin at 1."""
@@ -213,9 +250,13 @@ _VOXEL_MAMBA_BACKBONE = (
 _COUNTERS = (NameRule(r"global_step", None),)
 
 SYSTEMS: dict[str, tuple[NameRule, ...]] = {
-    "dsvt": _COUNTERS + _DYNAMIC_ENCODER + _DSVT_BACKBONE + _RESIDUAL_BEV + _CENTER_HEAD,
+    "dsvt": (
+        *(_COUNTERS + _DYNAMIC_ENCODER + _DSVT_BACKBONE + _RESIDUAL_BEV),
+        *(_CENTER_HEAD + _TRANSFUSION_HEAD),
+    ),
     "scatterformer": (
-        _COUNTERS + _DYNAMIC_ENCODER + _SCATTERFORMER_BACKBONE + _CASCADE_BEV + _CENTER_HEAD
+        *(_COUNTERS + _DYNAMIC_ENCODER + _SCATTERFORMER_BACKBONE + _CASCADE_BEV),
+        *(_CENTER_HEAD + _TRANSFUSION_HEAD),
     ),
     "voxel_mamba": (
         _COUNTERS + _DYNAMIC_ENCODER + _VOXEL_MAMBA_BACKBONE + _RESIDUAL_BEV + _CENTER_HEAD

@@ -172,10 +172,11 @@ def build_optim(
 
     Args:
         config: arguments of `TrainingOptim`, with `optimizer` = dict(type=..., lr=...). With
-            `official_frozen=True` the parameters in `model.net.backbone.frozen_parameters()` are
-            never updated, and their gradients are never cleared: they add up from step to step
-            and count in the clipping norm. That is what the published DSVT training did, by an
-            optimiser that did not know them (open-mmlab/OpenPCDet issue 960).
+            `official_frozen=True` the parameters in `frozen_parameters()` of `model.net.backbone`
+            and of `model.net.head`, if it has any, are never updated, and their gradients are
+            never cleared: they add up from step to step and count in the clipping norm. That is
+            what the published DSVT training did, by an optimiser that did not know them
+            (open-mmlab/OpenPCDet issue 960).
             `official_decay=True` decays everything, `undecayed_parameters()` too: the published
             Voxel Mamba marked them, but its optimiser did not look at the marks.
         model: its trainable parameters are optimised.
@@ -242,3 +243,6 @@ def _frozen_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
             f"the setting belongs to DSVT"
         )
     yield from backbone.frozen_parameters()
+    head: Any = getattr(getattr(model, "net", None), "head", None)
+    if hasattr(head, "frozen_parameters"):
+        yield from head.frozen_parameters()

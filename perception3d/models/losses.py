@@ -4,11 +4,13 @@ In data-parallel training they divide by counts over all processes, see `loss_di
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from perception3d.layers.processes import loss_divisor
 
 PROBABILITY_MARGIN = 1e-4
+_FOCAL_ALPHA = 0.25
 
 
 def full_precision(values: Tensor) -> Tensor:
@@ -36,6 +38,27 @@ def gaussian_focal_loss(logits: Tensor, heatmap: Tensor) -> Tensor:
     hit = p.log() * (1 - p) ** 2
     miss = torch.log1p(-p) * p**2 * (1 - heatmap) ** 4
     return -torch.where(is_center, hit, miss).sum() / loss_divisor(is_center.sum())
+
+
+def sigmoid_focal_loss(logits: Tensor, wanted: Tensor, count: Tensor) -> Tensor:
+    """Focal loss of independent classes (ICCV 2017, eq. 5; alpha 0.25, gamma 2).
+
+    -[sum over wanted of 0.25 log(p) (1 - p)^2 + sum over others of 0.75 log(1 - p) p^2] / N with
+    p = sigmoid(logit).
+
+    Args:
+        logits: any shape.
+        wanted: the same shape, bool or 0 and 1.
+        count: N, a scalar, counted as 1 at least.
+
+    Returns:
+        Scalar.
+    """
+    logits = full_precision(logits)
+    p = logits.sigmoid()
+    hit = _FOCAL_ALPHA * F.logsigmoid(logits) * (1 - p) ** 2
+    miss = (1 - _FOCAL_ALPHA) * F.logsigmoid(-logits) * p**2
+    return -torch.where(wanted.bool(), hit, miss).sum() / loss_divisor(count)
 
 
 def masked_l1_loss(predictions: Tensor, targets: Tensor, mask: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ def replay_head_forward(case: Case, device: torch.device) -> dict[str, object]:
     """Replay kind head_forward for a CenterHead; only some heads are stored, with their weights."""
     config = case.config
     if config["head"] != "center":
-        raise CaseError(f"{config['head']} head: not built yet")
+        raise CaseError(f"head must be center, got {config['head']!r}")
     height, width = case.array("in.features").shape[2:]
     stored = [int(number) for number in config["stored_heads"]]
 

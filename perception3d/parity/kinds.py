@@ -23,6 +23,7 @@ from perception3d.parity import (
     sequences,
     sparse_conv,
     state_dict,
+    transfusion_head,
     voxel_mamba,
     voxelization,
 )
@@ -71,6 +72,11 @@ KINDS: dict[str, Kind] = {
     "head_loss_decode": Kind(
         center_head.replay_head_loss_decode, center_head.expected_head_loss_decode, ("scipy",)
     ),
+    "transfusion_head": Kind(
+        transfusion_head.replay_transfusion_head,
+        transfusion_head.expected_transfusion_head,
+        ("scipy",),
+    ),
     "detection_eval": Kind(
         detection_eval.replay_detection_eval,
         detection_eval.expected_detection_eval,
@@ -82,7 +88,6 @@ KINDS: dict[str, Kind] = {
 
 # Kinds that wait for what they replay.
 NOT_BUILT: dict[str, str] = {
-    "transfusion_head": "TransFusion head",
     "mamba_block": "Mamba block",
     "dual_scale_block": "dual-scale block of Voxel Mamba",
 }

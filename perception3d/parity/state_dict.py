@@ -16,30 +16,26 @@ CONFIGS = {
     "dsvt_3D_1f_onestage": "dsvt_waymo_voxel.py",
     "dsvt_plain_1f_onestage_nusences": "dsvt_nuscenes_pillar.py",
 }
-_HEAD = "dense_head."
-_TRANSFUSION = "dense_head.heatmap_head."
 
 
 def expected_state_dict(case: Case) -> dict[str, Array]:
     """Return per model the numbered names, shapes and dtypes that are recorded."""
-    return {_key(case, model): _lines(_tensors(case, model)) for model in case.config["models"]}
+    return {model: _lines(_tensors(case, model)) for model in case.config["models"]}
 
 
 def replay_state_dict(case: Case, device: torch.device) -> dict[str, object]:
     """Replay kind state_dict: build our model and write its state dict under official names."""
-    return {_key(case, model): _lines(_ours(case, model)) for model in case.config["models"]}
+    return {model: _lines(_ours(case, model)) for model in case.config["models"]}
 
 
 def _tensors(case: Case, model: str) -> dict[str, Any]:
-    """Return {name: [shape, dtype]} of a model, but for a head that is not built yet."""
+    """Return {name: [shape, dtype]} of a model."""
     tensors = case.document["models"][model]
     if len(tensors) != case.config["models"][model]:
         raise CaseError(
             f"{model} must have {case.config['models'][model]} tensors, got {len(tensors)}"
         )
-    if not _has_transfusion_head(tensors):
-        return dict(tensors)
-    return {name: entry for name, entry in tensors.items() if not name.startswith(_HEAD)}
+    return dict(tensors)
 
 
 def _ours(case: Case, model: str) -> dict[str, Any]:
@@ -51,22 +47,10 @@ def _ours(case: Case, model: str) -> dict[str, Any]:
         raise CaseError(f"there is no config for {official}, only for {sorted(CONFIGS)}")
     folder = Path(perception3d.__file__).parents[1] / "configs" / "dsvt"
     detector = build(load_config(folder / CONFIGS[official]).model).net
-    without_head = _has_transfusion_head(case.document["models"][model])
     return {
         name: [list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
         for name, tensor in to_official(detector, case.system).items()
-        if not (without_head and name.startswith(_HEAD))
     }
-
-
-def _has_transfusion_head(tensors: dict[str, Any]) -> bool:
-    return any(name.startswith(_TRANSFUSION) for name in tensors)
-
-
-def _key(case: Case, model: str) -> str:
-    if _has_transfusion_head(case.document["models"][model]):
-        return f"{model} but for dense_head (TransFusion head: not built yet)"
-    return model
 
 
 def _lines(tensors: dict[str, Any]) -> Array:

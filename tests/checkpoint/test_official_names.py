@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from perception3d.checkpoint import load_official
+from perception3d.engine.build import build as build_config
+from perception3d.engine.config import load_config
 from perception3d.models.backbones import DSVT, DSVTStage
 from perception3d.models.encoders import PillarEncoder, VoxelEncoder
 
@@ -67,5 +69,25 @@ def test_every_tensor_of_encoder_and_backbone_is_loaded(build):
     assert report.reshaped == ()
     assert len(report.matched) == len(weights) - 1 == len(model.state_dict())
     state = model.state_dict()
+    for theirs, ours in report.matched:
+        assert torch.equal(state[ours], weights[theirs]), theirs
+
+
+@pytest.mark.golden
+@pytest.mark.skipif(not STATE_DICTS.is_file(), reason=f"no {STATE_DICTS} (set P3D_GOLDEN)")
+def test_the_whole_nuscenes_detector_is_loaded():
+    official = json.loads(STATE_DICTS.read_text())["models"]["nuscenes_pillar"]
+    weights = {
+        name: torch.full(shape, number, dtype=DTYPES[dtype.removeprefix("torch.")])
+        for number, (name, (shape, dtype)) in enumerate(official.items())
+    }
+    config = load_config(ROOT / "configs" / "dsvt" / "dsvt_nuscenes_pillar.py")
+    model = build_config(config.model).net
+    report = load_official(model, weights, "dsvt")
+    assert report.complete
+    assert report.reshaped == ()
+    assert report.ignored == ("global_step",)
+    state = model.state_dict()
+    assert len(report.matched) == len(state) == 448
     for theirs, ours in report.matched:
         assert torch.equal(state[ours], weights[theirs]), theirs

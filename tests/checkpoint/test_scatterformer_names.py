@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from perception3d.checkpoint import load_official, official_name, to_official
@@ -131,11 +132,18 @@ def test_names_by_hand():
         ),
         "neck.cascades.0.ups.1.0.weight": "backbone_2d.layers.0.decoder.1.0.weight",
         "neck.cascades.0.joins.1.weight": "backbone_2d.layers.0.decoder_norm.1.weight",
+        "head.shared.bias": "dense_head.shared_conv.bias",
+        "head.shared.conv.weight": "dense_head.shared_conv.0.weight",
+        "head.transformer.cross_attention.qkv.bias": (
+            "dense_head.decoder.multihead_attn.in_proj_bias"
+        ),
+        "head.branches.iou.norm.weight": "dense_head.prediction_head.iou.0.1.weight",
     }
     assert {name: official_name(name, "scatterformer") for name in pairs} == pairs
 
 
-def test_every_tensor_of_the_published_detector_has_a_name():
-    config = load_config(CONFIGS / "scatterformer_waymo.py")
+@pytest.mark.parametrize("name", ["scatterformer_waymo", "scatterformer_nuscenes"])
+def test_every_tensor_of_the_published_detectors_has_a_name(name: str):
+    config = load_config(CONFIGS / f"{name}.py")
     names = list(build(config.model).net.state_dict())
     assert len({official_name(name, "scatterformer") for name in names}) == len(names)

@@ -10,6 +10,7 @@ from perception3d.models.losses import (
     gaussian_focal_loss,
     masked_l1_loss,
     masked_mean,
+    sigmoid_focal_loss,
 )
 
 
@@ -24,6 +25,18 @@ def test_focal_loss_by_hand():
     expected -= math.log(0.8) * 0.2**2
     expected -= math.log(0.6) * 0.4**2 * 0.5**4
     assert gaussian_focal_loss(logits, heatmap).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_focal_loss_of_classes_by_hand():
+    logits = torch.tensor([[logit(0.7), logit(0.2)]], requires_grad=True)
+    expected = -0.25 * math.log(0.7) * 0.3**2 - 0.75 * math.log(0.8) * 0.2**2
+    wanted = torch.tensor([[1, 0]])
+    for count, divisor in ((0, 1), (1, 1), (4, 4)):
+        loss = sigmoid_focal_loss(logits, wanted, torch.tensor(count))
+        assert loss.item() == pytest.approx(expected / divisor, rel=1e-6)
+    # the logarithm of a probability of 0 is never taken
+    extreme = sigmoid_focal_loss(torch.tensor([[-200.0, 200.0]]), wanted, torch.tensor(1))
+    assert extreme.item() == pytest.approx(200 * (0.25 + 0.75))
 
 
 def test_focal_loss_is_divided_by_the_centres():

@@ -6,7 +6,7 @@ from torch import Tensor
 from perception3d.models.heads.bev_grid import BevGrid
 
 # Beyond e^5 = 148 m nothing is a road user; without a bound an untrained net overflows.
-_LOG_SIZE_LIMIT = 5.0
+LOG_SIZE_LIMIT = 5.0
 
 
 def decode_codes(codes: Tensor, cells: Tensor, grid: BevGrid) -> Tensor:
@@ -23,6 +23,6 @@ def decode_codes(codes: Tensor, cells: Tensor, grid: BevGrid) -> Tensor:
     width = grid.size[0]
     corner = torch.stack([cells % width, cells // width], dim=-1)
     place = grid.to_metres(corner + codes[..., :2])
-    sizes = codes[..., 3:6].clamp(-_LOG_SIZE_LIMIT, _LOG_SIZE_LIMIT).exp()
+    sizes = codes[..., 3:6].clamp(-LOG_SIZE_LIMIT, LOG_SIZE_LIMIT).exp()
     yaw = torch.atan2(codes[..., 7:8], codes[..., 6:7])
     return torch.cat([place, codes[..., 2:3], sizes, yaw], dim=-1)
