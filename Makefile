@@ -15,7 +15,7 @@ help:
 	@echo "make test       run the tests (no network, no GPU)"
 	@echo "make lint       format, lint, types, and nvcc compile of every kernel where nvcc exists"
 	@echo "make bench      operators against their peers on this machine, JSON and table"
-	@echo "make bench-check  fail if an operator has lost half of its lead over its peers (1-2 minutes)"
+	@echo "make bench-check  fail if an operator has lost half of its lead over its peers (minutes)"
 	@echo "make sanitize   the operators' tests with memory and undefined behaviour checked (minutes)"
 	@echo "make gpu-check  everything that needs a CUDA device (PYTHON=python3 works without $(VENV))"
 	@echo "make wheel      one wheel for every CPython >= 3.10 and every torch >= 2.10"
