@@ -1,4 +1,4 @@
-"""Memory that a selective scan takes: for what goes in and out, not for every state of every step."""
+"""Memory that a selective scan takes: for what goes in and out, not for all states of all steps."""
 
 import json
 import subprocess
