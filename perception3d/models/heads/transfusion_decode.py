@@ -84,7 +84,7 @@ class TransFusionDecoder:
         """Return which of (B, Q, 9) boxes lie in range and score enough, (B, Q) bool."""
         low, high = boxes.new_tensor(list(self.center_range)).view(2, 3)
         centers = boxes[..., :3]
-        in_range = ((centers >= low) & (centers <= high)).all(dim=-1)
+        in_range: Tensor = ((centers >= low) & (centers <= high)).all(dim=-1)
         return in_range & (scores > self.score_threshold)
 
     def _suppress(self, found: Detections, classes: Sequence[str]) -> Detections:
