@@ -17,7 +17,7 @@ from perception3d.models.heads import (
     TransFusionLoss,
     TransFusionOutput,
 )
-from perception3d.models.heads.transfusion_attention import QueryAttention, local_counts
+from perception3d.models.heads.transfusion_attention import QueryAttention, local_bias
 from perception3d.models.heads.transfusion_queries import find_peaks, pick_queries
 from perception3d.models.heads.transfusion_targets import bottom_iou
 from perception3d.structures import Boxes3D, Targets
@@ -101,14 +101,15 @@ def test_queries_come_by_heat_then_class_then_cell():
     assert found.scores[0, 1, [0, 3]].tolist() == pytest.approx([at[1], at[0]])
 
 
-def test_local_counts_by_hand():
-    corner = torch.tensor([[0]])
-    clamped = local_counts(corner, (2, 3), 1, wrap=False)
-    assert clamped.tolist() == [[[4, 2, 0, 2, 1, 0]]]
-    wrapped = local_counts(corner, (2, 3), 1, wrap=True)
-    # -4, -3, -2 and -1 lie before the map; 2 is the end of the row above the one below
-    assert wrapped.tolist() == [[[1, 1, 1, 1, 1, 0]]]
-    assert local_counts(torch.tensor([[4]]), (3, 3), 1, wrap=True).tolist() == [[[1] * 9]]
+def test_cells_of_a_square_by_hand():
+    def held(cell: int, shape: tuple[int, int], wrap: bool) -> list[int]:
+        bias = local_bias(torch.tensor([[cell]]), shape, 1, wrap=wrap)
+        return bias[0, 0].exp().round().int().tolist()
+
+    assert held(0, (2, 3), wrap=False) == [4, 2, 0, 2, 1, 0]
+    # -4, -3, -2 and -1 lie before the map; 2 is the end of the row, one before the next
+    assert held(0, (2, 3), wrap=True) == [1, 1, 1, 1, 1, 0]
+    assert held(4, (3, 3), wrap=True) == [1] * 9
 
 
 def test_a_key_that_is_there_twice_counts_twice():

@@ -1,5 +1,7 @@
 """Attention of a TransFusionHead: queries look at each other and at the map (CVPR 2022)."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -126,11 +128,9 @@ class QueryTransformer(nn.Module):
             # Each query is alone with its cells: its own self-attention is a linear map.
             placed = placed.flatten(0, 1)[:, None]
             rows, columns = bev.shape[2:]
-            counts = local_counts(
+            bias = local_bias(
                 cells, (rows, columns), layers.local_radius, wrap=layers.local_border == "wrap"
             )
-            # A key that is there n times has n times the weight.
-            bias = counts.log()
         mixed = self.self_attention(placed, placed).view_as(queries)
         queries = self.norm1(queries + self.dropout(mixed))
         # Differs: with a radius the published networks take the batch statistics of these
@@ -143,8 +143,11 @@ class QueryTransformer(nn.Module):
         return result
 
 
-def local_counts(cells: Tensor, shape: tuple[int, int], radius: int, *, wrap: bool) -> Tensor:
-    """Count how often the square around a query holds each cell of the map.
+def local_bias(cells: Tensor, shape: tuple[int, int], radius: int, *, wrap: bool) -> Tensor:
+    """Return the logarithm of how often the square around a query holds each cell of the map.
+
+    Added to the logits of an attention to the whole map, it makes one to the cells of the square:
+    a key that is there n times has n times the weight.
 
     Args:
         cells: (B, Q) int64, row * columns + column of each query.
@@ -153,7 +156,7 @@ def local_counts(cells: Tensor, shape: tuple[int, int], radius: int, *, wrap: bo
         wrap: see TransFusionLayers.local_border.
 
     Returns:
-        (B, Q, rows * columns) float32.
+        (B, Q, rows * columns) float32, -inf for cells that it does not hold.
     """
     rows, columns = shape
     reach = torch.arange(-radius, radius + 1, device=cells.device)
@@ -169,4 +172,7 @@ def local_counts(cells: Tensor, shape: tuple[int, int], radius: int, *, wrap: bo
     # The column behind the last takes what lies beyond the map.
     counts = torch.zeros(*cells.shape, rows * columns + 1, device=cells.device)
     counts.scatter_add_(2, found, torch.ones_like(found, dtype=counts.dtype))
-    return counts[..., :-1]
+    # Only of what is there: most of the map is not, and the logarithm of 0 is slow.
+    logarithms = counts.gather(2, found).log()
+    bias = torch.full_like(counts, -math.inf).scatter_(2, found, logarithms)
+    return bias[..., :-1].contiguous()
