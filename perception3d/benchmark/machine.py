@@ -59,7 +59,13 @@ def _commit() -> str | None:
 
 
 def _processor() -> str:
+    """Return the processor's name; hosts may hide all but the maker's, so with its generation."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    pairs = [line.split(":", 1) for line in reversed(lines) if ":" in line]
+    facts = {key.strip(): value.strip() for key, value in pairs}
+    if "model name" not in facts:
+        return platform.processor()
+    if not {"cpu family", "model"} <= facts.keys():
+        return facts["model name"]
+    return f"{facts['model name']} (family {facts['cpu family']}, model {facts['model']})"
