@@ -286,10 +286,7 @@ Status depthwise_conv_weight_backward(const DepthwiseConv<Scalar>& conv, const S
   template Status depthwise_conv_weight_backward(const DepthwiseConv<Scalar>&, const Scalar*,   \
                                                  const Scalar*, const std::vector<Scalar*>&,    \
                                                  void*, Stream);
-P3D_INSTANTIATE(float)
-P3D_INSTANTIATE(double)
-P3D_INSTANTIATE(BFloat16)
-P3D_INSTANTIATE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_INSTANTIATE)
 #undef P3D_INSTANTIATE
 
 }  // namespace cuda

@@ -213,10 +213,7 @@ Status scattered_linear_attention(const LinearAttention<Scalar>& attention, int6
                                                     bool);                                   \
   template Status scattered_linear_attention(const LinearAttention<Scalar>&, int64_t,        \
                                              const WritableHeadRows<Scalar>&, void*, Stream);
-P3D_INSTANTIATE(float)
-P3D_INSTANTIATE(double)
-P3D_INSTANTIATE(BFloat16)
-P3D_INSTANTIATE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_INSTANTIATE)
 #undef P3D_INSTANTIATE
 
 }  // namespace cuda

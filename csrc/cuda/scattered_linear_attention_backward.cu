@@ -274,10 +274,7 @@ Status scattered_linear_attention_backward(const LinearAttention<Scalar>& attent
       const LinearAttention<Scalar>&, int64_t, const HeadRows<Scalar>&, \
       const WritableHeadRows<Scalar>&, const WritableHeadRows<Scalar>&, \
       const WritableHeadRows<Scalar>&, void*, Stream);
-P3D_INSTANTIATE(float)
-P3D_INSTANTIATE(double)
-P3D_INSTANTIATE(BFloat16)
-P3D_INSTANTIATE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_INSTANTIATE)
 #undef P3D_INSTANTIATE
 
 }  // namespace cuda

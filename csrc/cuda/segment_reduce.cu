@@ -153,10 +153,7 @@ Status segment_max_backward(const Scalar* grad, const int32_t* row_of_maximum, i
                               Stream);                                                           \
   template Status segment_max_backward(const Scalar*, const int32_t*, int64_t, int64_t, int64_t, \
                                        Scalar*, Stream);
-P3D_INSTANTIATE(float)
-P3D_INSTANTIATE(double)
-P3D_INSTANTIATE(BFloat16)
-P3D_INSTANTIATE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_INSTANTIATE)
 #undef P3D_INSTANTIATE
 
 }  // namespace cuda

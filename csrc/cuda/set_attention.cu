@@ -79,10 +79,7 @@ Status set_attention(const AttentionRows<Scalar>& rows, const RowSets& sets, int
 #define P3D_INSTANTIATE(Scalar)                                                                 \
   template Status set_attention(const AttentionRows<Scalar>&, const RowSets&, int64_t, Scalar*, \
                                 Compute<Scalar>*, Stream);
-P3D_INSTANTIATE(float)
-P3D_INSTANTIATE(double)
-P3D_INSTANTIATE(BFloat16)
-P3D_INSTANTIATE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_INSTANTIATE)
 #undef P3D_INSTANTIATE
 
 }  // namespace cuda

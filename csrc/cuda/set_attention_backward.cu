@@ -143,10 +143,7 @@ Status set_attention_backward(const HeadRows<Scalar>& grad, const AttentionRows<
       const HeadRows<Scalar>&, const AttentionRows<Scalar>&, const HeadRows<Scalar>&,     \
       const Compute<Scalar>*, const RowSets&, int64_t, const AttentionGradients<Scalar>&, \
       Compute<Scalar>*, Stream);
-P3D_INSTANTIATE(float)
-P3D_INSTANTIATE(double)
-P3D_INSTANTIATE(BFloat16)
-P3D_INSTANTIATE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_INSTANTIATE)
 #undef P3D_INSTANTIATE
 
 }  // namespace cuda

@@ -88,10 +88,7 @@ Status sparse_conv(const ConvShape& shape, const Scalar* features, const int32_t
 #define P3D_INSTANTIATE(Scalar)                                                \
   template Status sparse_conv(const ConvShape&, const Scalar*, const int32_t*, \
                               const ConvWeight<Scalar>&, const Scalar*, Scalar*, Stream);
-P3D_INSTANTIATE(float)
-P3D_INSTANTIATE(double)
-P3D_INSTANTIATE(BFloat16)
-P3D_INSTANTIATE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_INSTANTIATE)
 #undef P3D_INSTANTIATE
 
 }  // namespace cuda

@@ -194,10 +194,7 @@ Status sparse_conv_weight_backward(const ConvShape& shape, const Scalar* feature
 #define P3D_INSTANTIATE(Scalar)                                                               \
   template Status sparse_conv_weight_backward(const ConvShape&, const Scalar*, const Scalar*, \
                                               const int32_t*, Scalar*, void*, Stream);
-P3D_INSTANTIATE(float)
-P3D_INSTANTIATE(double)
-P3D_INSTANTIATE(BFloat16)
-P3D_INSTANTIATE(Float16)
+P3D_FOR_EACH_STORAGE(P3D_INSTANTIATE)
 #undef P3D_INSTANTIATE
 
 }  // namespace cuda

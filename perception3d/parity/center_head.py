@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from perception3d.checkpoint import load_official, translate
+from perception3d.checkpoint import load_official
 from perception3d.models.heads.bev_grid import BevGrid
 from perception3d.models.heads.center_branches import CenterHeadOutput, CenterLayers, TaskOutput
 from perception3d.models.heads.center_decode import CenterDecoder
@@ -17,8 +17,9 @@ from perception3d.models.heads.center_loss import CenterLoss
 from perception3d.models.heads.center_targets import GaussianTargets, TaskTargets
 from perception3d.parity.case import Array, Case, CaseError
 from perception3d.parity.compare import recorded_keys
+from perception3d.parity.heads import official_names, read_targets
 from perception3d.parity.replay import Outputs, replay_module
-from perception3d.structures import Boxes3D, Detections, Targets
+from perception3d.structures import Detections
 
 _BOX_CODE = ("dx_cell", "dy_cell", "z", "log dx", "log dy", "log dz", "cos", "sin")
 _LOSS_NAMES = {"heatmap": "hm", "box": "loc", "iou": "iou", "diou": "iou_reg"}
@@ -67,7 +68,7 @@ def replay_head_forward(case: Case, device: torch.device) -> dict[str, object]:
 
     results = replay_module(case, device, build=build, forward=forward, inputs=("features",))
     head, _ = build()
-    results["out.state_dict_names"] = _official_names(case, head)
+    results["out.state_dict_names"] = official_names(case, head)
     return results
 
 
@@ -85,18 +86,6 @@ def _layers(config: Mapping[str, Any]) -> CenterLayers:
         bias_before_norm=config["bias_before_norm"],
         norm_eps=config["bn_eps"],
     )
-
-
-def _official_names(case: Case, head: nn.Module) -> list[str]:
-    """Return "name (shape)" of every tensor of our head under the names that the case records."""
-    shapes = {name: tuple(value.shape) for name, value in head.state_dict().items()}
-    found = []
-    for text in case.array("out.state_dict_names").tolist():
-        official = text.split(" ", 1)[0]
-        ours = translate(official, "dsvt", part="dense_head")
-        if ours in shapes:
-            found.append(f"{official} {shapes.pop(ours)}")
-    return found + [f"{name} {shape}" for name, shape in shapes.items()]
 
 
 def replay_head_targets(case: Case, device: torch.device) -> dict[str, object]:
@@ -250,18 +239,6 @@ def build_decoder(config: Mapping[str, Any], footprint_turn: float) -> CenterDec
         post_max=config["nms_post"],
         footprint_turn=footprint_turn,
     )
-
-
-def read_targets(case: Case, device: torch.device) -> list[Targets]:
-    """Return the ground truth of `in.gt_boxes` (B, n, 8 or 10); class 0 is padding."""
-    targets = []
-    for rows in case.tensor("in.gt_boxes", device):
-        rows = rows[rows[:, -1] > 0]
-        boxes = rows.new_full((len(rows), 9), torch.nan)
-        boxes[:, : rows.shape[1] - 1] = rows[:, :-1]
-        unknown = torch.zeros(len(rows), dtype=torch.int64, device=device)
-        targets.append(Targets(Boxes3D(boxes), rows[:, -1].long() - 1, unknown))
-    return targets
 
 
 def target_results(assigned: list[TaskTargets], *, velocity: bool) -> dict[str, object]:

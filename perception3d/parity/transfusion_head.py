@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perception3d.checkpoint import load_official, translate
+from perception3d.checkpoint import load_official
 from perception3d.models.heads.bev_grid import BevGrid
 from perception3d.models.heads.transfusion_branches import TransFusionLayers, TransFusionOutput
 from perception3d.models.heads.transfusion_decode import TransFusionDecoder
@@ -17,8 +17,8 @@ from perception3d.models.heads.transfusion_loss import TransFusionLoss
 from perception3d.models.heads.transfusion_queries import QueryRule
 from perception3d.models.heads.transfusion_targets import HungarianTargets, QueryTargets, bottom_iou
 from perception3d.parity.case import Array, Case, CaseError
-from perception3d.parity.center_head import read_targets
 from perception3d.parity.compare import recorded_keys
+from perception3d.parity.heads import official_names, read_targets
 from perception3d.parity.replay import set_norms
 from perception3d.structures import Detections
 
@@ -71,7 +71,7 @@ def replay_transfusion_head(case: Case, device: torch.device) -> dict[str, objec
             for official, ours in report.matched
             if ours in weights
         },
-        "out.state_dict_names": _official_names(case, head),
+        "out.state_dict_names": official_names(case, head),
     }
 
 
@@ -247,15 +247,3 @@ def _columns(frame: int, found: Detections) -> dict[str, Tensor]:
         f"out.eval.decode{frame}.pred_scores": found.scores,
         f"out.eval.decode{frame}.pred_labels": found.labels + 1,
     }
-
-
-def _official_names(case: Case, head: TransFusionHead) -> list[str]:
-    """Return "name (shape)" of every tensor of our head under the names that the case records."""
-    shapes = {name: tuple(value.shape) for name, value in head.state_dict().items()}
-    found = []
-    for text in case.array("out.state_dict_names").tolist():
-        official = text.split(" ", 1)[0]
-        ours = translate(official, "dsvt", part="dense_head")
-        if ours in shapes:
-            found.append(f"{official} {shapes.pop(ours)}")
-    return found + [f"{name} {shape}" for name, shape in shapes.items()]
