@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peak_memory import run_for_peak
 from torch.autograd import gradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 from voxel_samples import threads
@@ -325,18 +326,6 @@ def test_order_inside_a_window_does_not_matter(rows, seed):
     torch.testing.assert_close(plain[shuffle], moved)
 
 
-def peak_memory():
-    """Largest resident memory since the last reset, bytes."""
-    with open("/proc/self/status") as status:
-        line = next(line for line in status if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
-
-
-def reset_peak_memory():
-    with open("/proc/self/clear_refs", "w") as control:
-        control.write("5")
-
-
 def test_memory_grows_with_rows_not_with_windows():
     """One window of 2,000 rows among 5,000 of one: D * E sums each would take 320 MiB."""
     lengths = [1] * 2500 + [2000] + [1] * 2500
@@ -345,12 +334,9 @@ def test_memory_grows_with_rows_not_with_windows():
     offsets = offsets_of(lengths)
     grad = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(6))
     run = partial(gradients, scattered_linear_attention, inputs, grad, offsets, epsilon=1.0)
-    run()  # starts threads, fills caches
-    reset_peak_memory()
-    before = peak_memory()
-    ours = run()
+    ours, peak = run_for_peak(run)
     own = sum(tensor.nbytes for tensor in ours)
-    assert peak_memory() - before < own + 16 * 2**20
+    assert peak < own + 16 * 2**20
     # Windows know nothing of each other, so 101 of them are enough to compare.
     near = slice(2450, 4550)
     exact = leaves([leaf[near] for leaf in inputs], torch.float64)

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from peak_memory import run_for_peak
 from scan_samples import (
     ScanCase,
     assert_near,
@@ -133,6 +134,18 @@ def test_long_sequences(length):
     case.tensors[2] = case.tensors[2] * 0.01  # a memory of hundreds of steps
     y, _, grad_u, *_ = results_and_gradients(case, selective_scan)
     assert_near([y, grad_u], recurrence(case), 1e-5)
+
+
+def test_memory_has_no_room_for_all_states_of_all_steps():
+    """One state per step, channel and state number would be 246 MB."""
+    case = scan_case((30_000,), 128, 16, seed=2)
+    _, peak = run_for_peak(lambda: case.run(selective_scan))
+    assert peak < 1.5 * case.tensors[0].nbytes + 16 * 2**20
+    _, peak = run_for_peak(lambda: results_and_gradients(case, selective_scan))
+    # Copies that are leaves, results, gradients, the states between chunks.
+    assert peak < 6 * case.tensors[0].nbytes + 16 * 2**20
+    _, seen = run_for_peak(lambda: torch.ones(30_000, 128, 16))
+    assert seen > 200 * 2**20
 
 
 @pytest.mark.parametrize("walk", WALKS)
