@@ -130,13 +130,27 @@ __device__ __forceinline__ void load_tiles(uint32_t (&fragment)[4], const void* 
 
 #endif
 
-// Two numbers as one register of a fragment, `low` at the lower index.
+// Two numbers as one register of a fragment, `low` at the lower index, rounded to nearest, ties to
+// even.
+#if defined(P3D_SIMT)
 template <typename Scalar>
-P3D_HOST_DEVICE inline uint32_t pack_pair(float low, float high) {
+inline uint32_t pack_pair(float low, float high) {
   Scalar first, second;
   store(low, first);
   store(high, second);
   return static_cast<uint32_t>(first.bits) | static_cast<uint32_t>(second.bits) << 16;
 }
+#else
+template <typename Scalar>
+__device__ __forceinline__ uint32_t pack_pair(float low, float high) {
+  uint32_t pair;
+  if (std::is_same<Scalar, BFloat16>::value) {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  } else {
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  }
+  return pair;
+}
+#endif
 
 }  // namespace perception3d

@@ -50,6 +50,16 @@ struct AttentionCall {
   bool packed;
 };
 
+// What the backward pass reads beside query, key and value.
+template <typename Scalar>
+struct BackwardCall {
+  AttentionCall<Scalar> forward;
+  HeadRows<Scalar> grad, result;
+  const Compute<Scalar>* log_sum;  // (num_rows, heads)
+  Compute<Scalar>* shift;          // (num_rows, heads): grad . result
+  Compute<Scalar> scale;           // of the scores
+};
+
 __device__ __forceinline__ float power_of_two(float x) { return exp2f(x); }
 __device__ __forceinline__ double power_of_two(double x) { return exp2(x); }
 __device__ __forceinline__ float log_of_two(float x) { return log2f(x); }
@@ -143,28 +153,41 @@ struct OwnRow {
   __device__ bool exists() const { return end > begin; }
 };
 
-// The own row of the lane.  All threads of the block take part; `ranges` is shared memory for two
-// numbers per own row.  first_other and last_other: places of all sets of the block.
-template <typename Shape>
-__device__ __forceinline__ OwnRow find_own_row(const RowSets& sets, int64_t num_rows,
-                                               int64_t* ranges, int64_t& first_other,
-                                               int64_t& last_other) {
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * Shape::kOwnRows;
-  const int present = static_cast<int>(min(num_rows - first, int64_t{Shape::kOwnRows}));
-  if (static_cast<int>(threadIdx.x) < present) {
-    const int64_t place = first + threadIdx.x;
-    const int64_t set = segment_of_place(sets.offsets, 0, sets.count - 1, place);
-    ranges[2 * threadIdx.x] = sets.offsets[set];
-    ranges[2 * threadIdx.x + 1] = sets.offsets[set + 1];
-    check_index(place - sets.offsets[set], sets.offsets[set + 1] - sets.offsets[set],
-                "set_attention: offsets");
+// The places of the sets of a block's own rows, two numbers per row in `ranges`, in shared memory;
+// zeros beyond the last row.  first_other and last_other: places of all these sets.  Returns the
+// number of own rows.  All threads of the block take part.
+template <int kOwnRows>
+__device__ __forceinline__ int find_ranges(const RowSets& sets, int64_t num_rows, int64_t* ranges,
+                                           int64_t& first_other, int64_t& last_other) {
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kOwnRows;
+  const int present = static_cast<int>(min(num_rows - first, int64_t{kOwnRows}));
+  if (static_cast<int>(threadIdx.x) < kOwnRows) {
+    int64_t begin = 0, end = 0;
+    if (static_cast<int>(threadIdx.x) < present) {
+      const int64_t place = first + threadIdx.x;
+      const int64_t set = segment_of_place(sets.offsets, 0, sets.count - 1, place);
+      begin = sets.offsets[set];
+      end = sets.offsets[set + 1];
+      check_index(place - begin, end - begin, "set_attention: offsets");
+    }
+    ranges[2 * threadIdx.x] = begin;
+    ranges[2 * threadIdx.x + 1] = end;
   }
   __syncthreads();
   first_other = ranges[0];
   last_other = ranges[2 * present - 1];
+  return present;
+}
+
+// The own row of the lane.  All threads of the block take part; `ranges` as above.
+template <typename Shape>
+__device__ __forceinline__ OwnRow find_own_row(const RowSets& sets, int64_t num_rows,
+                                               int64_t* ranges, int64_t& first_other,
+                                               int64_t& last_other) {
+  const int present = find_ranges<Shape::kOwnRows>(sets, num_rows, ranges, first_other, last_other);
   const int own = static_cast<int>(threadIdx.x) % 32 / Shape::kParts;
   if (own >= present) return {0, 0, 0};
-  const int64_t row = sets.order[first + own];
+  const int64_t row = sets.order[static_cast<int64_t>(blockIdx.x) * Shape::kOwnRows + own];
   check_index(row, num_rows, "set_attention: order");
   return {row, ranges[2 * own], ranges[2 * own + 1]};
 }

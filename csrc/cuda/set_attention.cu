@@ -1,5 +1,6 @@
 #include "cuda/attention_rows.cuh"
 #include "cuda/set_attention.h"
+#include "cuda/set_attention_tiles.cuh"
 
 namespace perception3d {
 namespace cuda {
@@ -68,11 +69,21 @@ Status set_attention(const AttentionRows<Scalar>& rows, const RowSets& sets, int
   if (num_rows == 0 || rows.heads == 0 || rows.width == 0) return nullptr;
   // Base 2: exp(x) = 2^(x log2 e).
   const double scale = M_LOG2E / std::sqrt(static_cast<double>(rows.width));
+  const auto call = attention_call(rows, sets, num_rows);
+  if constexpr (sizeof(Scalar) == 2) {
+    if (fits_tiles(call)) {
+      return with_tiles<Scalar>(rows.width, [&](auto tiles) {
+        using Tiles = decltype(tiles);
+        return launch_tiles<Tiles>(attend_tiles<Tiles>, num_rows, rows.heads, stream, call,
+                                   static_cast<float>(scale), result, log_sum);
+      });
+    }
+  }
   return with_attention_shape<Scalar>(rows.width, [&](auto shape) {
     using Shape = decltype(shape);
     const AttentionLaunch<Shape> plan(num_rows, rows.heads);
-    return launch(attend<Shape>, plan.grid, plan.block(), plan.shared_bytes(), stream,
-                  attention_call(rows, sets, num_rows), scale, result, log_sum);
+    return launch(attend<Shape>, plan.grid, plan.block(), plan.shared_bytes(), stream, call, scale,
+                  result, log_sum);
   });
 }
 

@@ -1,19 +1,10 @@
 #include "cuda/attention_rows.cuh"
 #include "cuda/set_attention.h"
+#include "cuda/set_attention_backward_tiles.cuh"
 
 namespace perception3d {
 namespace cuda {
 namespace {
-
-// What the backward pass reads beside query, key and value.
-template <typename Scalar>
-struct BackwardCall {
-  AttentionCall<Scalar> forward;
-  HeadRows<Scalar> grad, result;
-  const Compute<Scalar>* log_sum;  // (num_rows, heads)
-  Compute<Scalar>* shift;          // (num_rows, heads): grad . result
-  Compute<Scalar> scale;           // of the scores
-};
 
 // The rows of a warp are queries, the others keys and values.
 template <typename Shape>
@@ -127,6 +118,18 @@ Status set_attention_backward(const HeadRows<Scalar>& grad, const AttentionRows<
   const double scale = 1.0 / std::sqrt(static_cast<double>(rows.width));
   const BackwardCall<Scalar> call{forward, grad,      result,
                                   log_sum, workspace, static_cast<Compute<Scalar>>(scale)};
+  if constexpr (sizeof(Scalar) == 2) {
+    if (fits_tiles(forward) && fits_tiles(grad) && fits_tiles(result)) {
+      return with_tiles<Scalar>(rows.width, [&](auto tiles) {
+        using Tiles = decltype(tiles);
+        const Status status = launch_tiles<Tiles>(go_back_to_query_tiles<Tiles>, num_rows,
+                                                  rows.heads, stream, call, gradients.query);
+        if (status != nullptr) return status;
+        return launch_tiles<Tiles>(go_back_to_key_tiles<Tiles>, num_rows, rows.heads, stream, call,
+                                   gradients.key, gradients.value);
+      });
+    }
+  }
   return with_attention_shape<Scalar>(rows.width, [&](auto shape) {
     using Shape = decltype(shape);
     const AttentionLaunch<Shape> plan(num_rows, rows.heads);
