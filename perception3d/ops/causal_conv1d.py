@@ -1,12 +1,17 @@
 """Causal depth-wise convolution along sequences laid end to end, with gradients."""
 
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from perception3d.checks import FLOATS, check_same_device, check_tensor
-from perception3d.ops.library import fake_kernel, load_library, register_gradient
+from perception3d.ops.library import (
+    fake_kernel,
+    load_library,
+    refuse_second_derivative,
+    register_gradient,
+)
 
 native = load_library()
 
@@ -109,13 +114,5 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa
     return grad_x, grad_weight, None if bias is None else grad_bias, None, None, None, None
 
 
-def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401  # torch's
-    pass
-
-
-def _refuse(ctx: Any, *grads: Any) -> NoReturn:  # noqa: ANN401  # torch's
-    raise RuntimeError("causal_conv1d: there is no second derivative")
-
-
 register_gradient("causal_conv1d", _differentiate, _save)
-register_gradient("causal_conv1d_backward", _refuse, _save_nothing)
+refuse_second_derivative("causal_conv1d")

@@ -1,13 +1,18 @@
 """Depth-wise sub-manifold convolution: several kernel shapes on groups of channels in one pass."""
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from perception3d.checks import FLOATS, check_same_device, check_tensor
-from perception3d.ops.library import fake_kernel, load_library, register_gradient
+from perception3d.ops.library import (
+    fake_kernel,
+    load_library,
+    refuse_second_derivative,
+    register_gradient,
+)
 
 native = load_library()
 
@@ -142,13 +147,5 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[object, ...]:  # noqa: ANN40
     )
 
 
-def _refuse(ctx: Any, *grads: Any) -> NoReturn:  # noqa: ANN401  # torch's
-    raise RuntimeError("depthwise_conv: there is no second derivative")
-
-
-def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401  # torch's
-    pass
-
-
 register_gradient("depthwise_conv", _differentiate, _save)
-register_gradient("depthwise_conv_backward", _refuse, _save_nothing)
+refuse_second_derivative("depthwise_conv")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
@@ -65,3 +65,18 @@ def register_gradient(
 ) -> None:
     """Register the gradient of operator `name`: what to save, and how to go back."""
     torch.library.register_autograd(f"perception3d::{name}", backward, setup_context=save)
+
+
+def refuse_second_derivative(name: str) -> None:
+    """Make a second differentiation of operator `name` an error; else it would silently be zero.
+
+    Its gradient is the operator `name`_backward.
+    """
+
+    def refuse(ctx: Any, *grads: Any) -> NoReturn:  # noqa: ANN401  # torch's
+        raise RuntimeError(f"{name}: there is no second derivative")
+
+    def save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
+        pass
+
+    register_gradient(f"{name}_backward", refuse, save_nothing)

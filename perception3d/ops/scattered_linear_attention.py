@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 
 from perception3d.checks import FLOATS, check_same_device, check_tensor
-from perception3d.ops.library import fake_kernel, load_library, register_gradient
+from perception3d.ops.library import (
+    fake_kernel,
+    load_library,
+    refuse_second_derivative,
+    register_gradient,
+)
 
 native = load_library()
 
@@ -175,14 +180,6 @@ def _differentiate_qkv(ctx: Any, grad: Tensor) -> Grads:  # noqa: ANN401
     return grads.view(qkv.shape), None, None, None
 
 
-def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ANN401
-    """Without a gradient of its own, the backward pass would silently stop a second one."""
-
-
-def _refuse(ctx: Any, grad: Tensor) -> Grads:  # noqa: ANN401
-    raise RuntimeError("scattered_linear_attention: cannot be differentiated twice")
-
-
 register_gradient("scattered_linear_attention", _differentiate, _save)
 register_gradient("scattered_linear_attention_qkv", _differentiate_qkv, _save)
-register_gradient("scattered_linear_attention_backward", _refuse, _save_nothing)
+refuse_second_derivative("scattered_linear_attention")

@@ -1,12 +1,17 @@
 """Selective state space recurrence (Mamba) over sequences laid end to end, with gradients."""
 
-from typing import Any, Literal, NoReturn, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
 from perception3d.checks import FLOATS, check_same_device, check_tensor
-from perception3d.ops.library import fake_kernel, load_library, register_gradient
+from perception3d.ops.library import (
+    fake_kernel,
+    load_library,
+    refuse_second_derivative,
+    register_gradient,
+)
 
 native = load_library()
 CHUNK = 64  # places between two kept states; kScanChunk of csrc/common/scan_layout.h
@@ -201,13 +206,5 @@ def _differentiate(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]
     return u, delta, A, B, C, None, *absent, None, None, None, None, None
 
 
-def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
-    pass
-
-
-def _refuse(ctx: Any, *grads: Any) -> NoReturn:  # noqa: ANN401
-    raise RuntimeError("selective_scan: there is no second derivative")
-
-
 register_gradient("selective_scan", _differentiate, _save)
-register_gradient("selective_scan_backward", _refuse, _save_nothing)
+refuse_second_derivative("selective_scan")

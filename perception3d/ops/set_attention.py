@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 
 from perception3d.checks import FLOATS, check_same_device, check_tensor
-from perception3d.ops.library import fake_kernel, load_library, register_gradient
+from perception3d.ops.library import (
+    fake_kernel,
+    load_library,
+    refuse_second_derivative,
+    register_gradient,
+)
 
 native = load_library()
 
@@ -19,7 +24,8 @@ def set_attention(
     Softmax of query . key / sqrt(D) over the members of the set.  Sets may have any size from one
     voxel on; (order, offsets) are those of a SetPartition's sort order, or of Windows.
     Projections stay with the caller, per voxel; strided views of one projection are read in
-    place.  float16 and bfloat16 are computed in float32 and rounded once.
+    place.  float16 and bfloat16 are computed in float32 and rounded once; on CUDA, where D is 8,
+    16, .. 64, tensor cores take the weights rounded too.
 
     Args:
         query: (N, H, D) float, one row per voxel.
@@ -34,7 +40,7 @@ def set_attention(
     Raises:
         TypeError, ValueError: shape, dtype or device.
         RuntimeError: order is no permutation, or offsets do not ascend from 0 to N (CPU); D > 256
-            (CUDA).
+            (CUDA); a second derivative.
     """
     check_tensor("set_attention", "query", query, ("N", "H", "D"), FLOATS)
     check_tensor("set_attention", "key", key, tuple(query.shape), (query.dtype,))
@@ -99,3 +105,4 @@ def _differentiate(
 
 
 register_gradient("set_attention", _differentiate, _save)
+refuse_second_derivative("set_attention")

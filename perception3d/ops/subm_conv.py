@@ -1,12 +1,17 @@
 """Sub-manifold convolution over a table of neighbours."""
 
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from perception3d.checks import FLOATS, check_same_device, check_tensor
-from perception3d.ops.library import fake_kernel, load_library, register_gradient
+from perception3d.ops.library import (
+    fake_kernel,
+    load_library,
+    refuse_second_derivative,
+    register_gradient,
+)
 
 native = load_library()
 
@@ -99,13 +104,5 @@ def _differentiate(
     )
 
 
-def _refuse(ctx: Any, *grads: Any) -> NoReturn:  # noqa: ANN401  # torch's
-    raise RuntimeError("subm_conv: there is no second derivative")
-
-
-def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401  # torch's
-    pass
-
-
 register_gradient("subm_conv", _differentiate, _save)
-register_gradient("subm_conv_backward", _refuse, _save_nothing)
+refuse_second_derivative("subm_conv")

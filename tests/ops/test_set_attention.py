@@ -130,6 +130,16 @@ def test_on_real_partitions(set_size):
     torch.testing.assert_close(set_attention(*rows, *tables), reference(*rows, *tables))
 
 
+def test_no_second_derivative():
+    tables = sets_of([4, 2])
+    rows = [row.requires_grad_() for row in random_rows(tables)]
+    (grad,) = torch.autograd.grad(
+        set_attention(*rows, *tables).square().sum(), rows[0], create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="set_attention: there is no second derivative"):
+        grad.sum().backward()
+
+
 def test_views_of_one_projection_are_read_in_place():
     tables = sets_of([40, 3, 17])
     projection = torch.randn(60, 3, 2, 24, dtype=torch.float64)
