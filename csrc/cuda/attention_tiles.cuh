@@ -294,9 +294,9 @@ bool fits_tiles(const HeadRows<Scalar>& rows) {
 template <typename Scalar>
 bool fits_tiles(const AttentionCall<Scalar>& call) {
   const auto& rows = call.rows;
-  return sizeof(Scalar) == 2 && rows.width <= kWidestTile && rows.width % 8 == 0 &&
-         call.num_rows <= kMostTileRows && fits_tiles(rows.query) && fits_tiles(rows.key) &&
-         fits_tiles(rows.value);
+  return sizeof(Scalar) == 2 && rows.width > 0 && rows.width <= kWidestTile &&
+         rows.width % 8 == 0 && call.num_rows <= kMostTileRows && fits_tiles(rows.query) &&
+         fits_tiles(rows.key) && fits_tiles(rows.value);
 }
 
 // Calls body with the tiles that fit the width, and returns what it returns.

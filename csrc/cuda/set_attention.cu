@@ -66,9 +66,9 @@ __global__ void __launch_bounds__(32 * kMostWarps, Shape::kBlocks)
 template <typename Scalar>
 Status set_attention(const AttentionRows<Scalar>& rows, const RowSets& sets, int64_t num_rows,
                      Scalar* result, Compute<Scalar>* log_sum, Stream stream) {
-  if (num_rows == 0 || rows.heads == 0 || rows.width == 0) return nullptr;
+  if (num_rows == 0 || rows.heads == 0) return nullptr;
   // Base 2: exp(x) = 2^(x log2 e).
-  const double scale = M_LOG2E / std::sqrt(static_cast<double>(rows.width));
+  const double scale = M_LOG2E / std::sqrt(static_cast<double>(std::max<int64_t>(rows.width, 1)));
   const auto call = attention_call(rows, sets, num_rows);
   if constexpr (sizeof(Scalar) == 2) {
     if (fits_tiles(call)) {

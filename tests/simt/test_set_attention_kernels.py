@@ -100,6 +100,14 @@ def test_nothing_to_do(shape):
     assert all(tensor.shape == (shape[0], *shape[2:]) for tensor in (result, *gradients))
 
 
+def test_heads_without_numbers_share_alike():
+    tables = sets_of([3, 1])
+    empty = torch.zeros(4, 2, 0)
+    _, log_sum = simt.set_attention(empty, empty, empty, *tables, True)
+    wanted = torch.tensor([3.0, 3, 3, 1]).log2()[:, None].expand(4, 2)
+    torch.testing.assert_close(log_sum[tables[0]], wanted)
+
+
 def test_no_sets():
     tables = sets_of([])
     result, *_ = run(tables, *torch.zeros(0, 4, 2, 8).unbind(1))
