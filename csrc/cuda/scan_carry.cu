@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(32 * kSegments)
     const float share =
         exp2_approximate(place.decay * __ldg(delta_sums + chunk * shape.channels + place.channel));
     const float own = states[(chunk * shape.states + place.state) * shape.channels + place.channel];
-    const bool stops = __ldg(cuts + chunk) != 0;
+    const bool stops = __ldg(cuts + chunk) != kNoCut;
     leaving = stops ? own : share * leaving + own;
     keep *= share;
     cut = cut || stops;
@@ -55,8 +55,9 @@ __global__ void __launch_bounds__(32 * kSegments)
         exp2_approximate(place.decay * __ldg(delta_sums + chunk * shape.channels + place.channel));
     float* slot = states + (chunk * shape.states + place.state) * shape.channels + place.channel;
     const float own = *slot;
-    *slot = entering;
-    entering = __ldg(cuts + chunk) != 0 ? own : share * entering + own;
+    const int32_t cut = __ldg(cuts + chunk);
+    *slot = cut == kCutAtOnce ? 0 : entering;
+    entering = cut != kNoCut ? own : share * entering + own;
   }
 }
 

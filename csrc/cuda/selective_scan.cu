@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kScanThreads)
   }
   if (threadIdx.x == 0 && blockIdx.y == 0) {
     const uint64_t own = place.length < kSteps ? (uint64_t{1} << place.length) - 1 : ~uint64_t{0};
-    ends.cuts[place.chunk] = (starts & own) != 0;
+    ends.cuts[place.chunk] = (starts & own) == 0 ? kNoCut : (starts & 1) != 0 ? kCutAtOnce : kCut;
   }
 }
 

@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(kScanThreads, 5)
   }
   if (threadIdx.x == 0 && blockIdx.y == 0) {
     const uint64_t own = place.length < kSteps ? (uint64_t{1} << place.length) - 1 : ~uint64_t{0};
-    memory.cuts[place.chunk] = (starts & own) != 0;
+    memory.cuts[place.chunk] = (starts & own) != 0 ? kCut : kNoCut;
   }
 }
 

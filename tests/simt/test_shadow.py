@@ -5,7 +5,7 @@ import torch
 from shadow import LARGEST_SIMT, Shadow, _compare
 from simt_library import load_simt_library
 
-from perception3d.ops import segment_reduce
+from perception3d.ops import causal_conv1d, segment_reduce
 
 load_simt_library()
 
@@ -34,6 +34,20 @@ def test_large_calls_are_left_out_by_name():
         segment_reduce(*rows(LARGEST_SIMT, 1))
     assert not shadow.repeated
     assert list(shadow.left_out) == ["perception3d::segment_sum: too large for the interpreter"]
+
+
+def test_what_cuda_kernels_refuse_is_left_out_by_name():
+    with Shadow("simt") as shadow:
+        causal_conv1d(
+            torch.ones(3, 2, dtype=torch.float64),
+            torch.ones(2, 4, dtype=torch.float64),
+            None,
+            torch.tensor([0, 3]),
+        )
+    assert not shadow.repeated
+    assert list(shadow.left_out) == [
+        "perception3d::causal_conv1d: beyond the limits of the CUDA kernels"
+    ]
 
 
 def test_a_kernel_that_differs_is_found(monkeypatch):
