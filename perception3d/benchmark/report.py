@@ -25,6 +25,7 @@ Where several reports hold a row, the newest counts.
 * T1: process CPU time with one thread (decides: other jobs hardly disturb it). T2: wall time with
   two.
 * eager: CUDA events around one call, caches cold. graph: the same call replayed from a CUDA graph.
+  launches / waits: kernels that one call of ours starts, and times the host waits for the GPU.
 * floor: the time that no implementation can beat on this machine, by the ceilings below: bytes that
   must be moved, arithmetic, or exponentials, whichever takes longest. Data that stays in a cache
   between calls can be moved faster.
@@ -129,6 +130,8 @@ def _operator_table(lines: Sequence[_Line], clocks: tuple[str, str]) -> str:
     one, two = (short.get(clock, "graph") for clock in clocks)
     heads = ["row", "cloud", f"ours {one} / {two}, ms", f"floor {two}, ms", "x floor", "peer"]
     heads += [f"ratio {one} / {two}", "must", "aim, ms", "verdict"]
+    if one == "eager":
+        heads.append("launches / waits")
     body = []
     for line in lines:
         if line.records[0].get("wrong"):
@@ -158,7 +161,15 @@ def _cells(line: _Line, peer: str | None, clocks: tuple[str, str], *, first: boo
         "" if must is None else f"{must:g}",
         "" if aim is None else f"{aim:g}",
         _verdict(one, two, must, aim),
+        *([_calls(one) if first else ""] if clocks[0] == "CUDA events" else []),
     ]
+
+
+def _calls(record: Record) -> str:
+    """Kernel launches and waits of the host, where a profiler was there to count them."""
+    if "kernel_launches" not in record:
+        return "-"
+    return f"{record['kernel_launches']} / {record['host_syncs']}"
 
 
 def _verdict(one: Record, two: Record | None, must: float | None, aim: float | None) -> str:

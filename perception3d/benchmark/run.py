@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 
 import torch
 
 from perception3d.benchmark.ceilings import ceilings_by_threads, place_of
+from perception3d.benchmark.cuda_calls import measure_cuda_calls
 from perception3d.benchmark.machine import describe_device, describe_machine
 from perception3d.benchmark.measure import ROUNDS, Timing, measure
 from perception3d.benchmark.measure_cuda import CUDA_ROUNDS, capture, measure_cuda
@@ -79,7 +81,7 @@ class Run:
 
     def _time(self, row: Row, workload: Workload, case: Case) -> None:
         candidates = {"ours": case.ours, **self._running_peers(row, workload, case)}
-        common = describe_case(row, workload, case)
+        common = {**describe_case(row, workload, case), **self._calls(row, workload, case)}
         for place, timings in self._timings(candidates):
             ceilings = self.ceilings[place_of(self.device, int(str(place["threads"])))]
             peers: list[str | None] = [name for name in timings if name != "ours"]
@@ -87,6 +89,16 @@ class Run:
                 times = describe_times(row, workload, case, timings, peer, ceilings)
                 self.records.append({**common, **place, **times})
                 self.tell(describe(self.records[-1]))
+
+    def _calls(self, row: Row, workload: Workload, case: Case) -> Record:
+        """Return how often ours turns to the GPU; on the CPU, or without a profiler, nothing."""
+        if not self.cuda:
+            return {}
+        try:
+            return asdict(measure_cuda_calls(case.ours, self.device))
+        except RuntimeError as error:
+            self.skip(f"{row.name} {workload.name}: launches and waits: {_first_line(error)}")
+            return {}
 
     def _running_peers(
         self, row: Row, workload: Workload, case: Case

@@ -3,14 +3,16 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from perception3d.benchmark.cuda_calls import measure_cuda_calls
 from perception3d.benchmark.machine import describe_machine
-from perception3d.benchmark.network import measure_stages, rows
+from perception3d.benchmark.network import measure_stages, rows, run_once
 from perception3d.benchmark.shares import measure_shares
 from perception3d.engine.checkpoint_file import write_whole
 from perception3d.engine.config import fingerprint, load_config
@@ -103,6 +105,8 @@ def measure_model(
             f"{row['op']:32s} {row['workload']:6s} {row['points']:8,} points  T{row['threads']}  "
             f"{row['ours_ms']:10.2f} ms  ({row['clock']}, spread {100 * row['spread']:.0f} %)"
         )
+    if batch.points.is_cuda and not chosen.train:
+        measured += _tell_calls(net, batch, measured[-1], tell)
     shares = _tell_shares(net, batch, chosen.shares, tell) if chosen.shares else []
     machine = {**describe_machine(), "device": _device_name(batch.points.device)}
     return {
@@ -111,6 +115,19 @@ def measure_model(
         "rows": measured,
         "shares": shares,
     }
+
+
+def _tell_calls(
+    net: nn.Module, batch: Batch, total: dict[str, Any], tell: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Return a row for the kernel launches and one for the waits of the host, after `total`'s."""
+    net.eval()
+    found = asdict(measure_cuda_calls(partial(run_once, net, batch, False), batch.points.device))
+    op = total["op"].removesuffix("/total")
+    for name, count in found.items():
+        tell(f"{f'{op}/{name}':32s} {total['workload']:6s} {count:6d} a prediction")
+    times = {"ours_ms": None, "n": 1, "spread": None, "clock": "torch.profiler"}
+    return [{**total, **times, "op": f"{op}/{name}", "count": n} for name, n in found.items()]
 
 
 def _tell_shares(

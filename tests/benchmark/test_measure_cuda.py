@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from perception3d.benchmark import ceilings, measure_cuda, run
+from perception3d.benchmark.cuda_calls import CudaCalls
 from perception3d.benchmark.row import Case, Row
 from perception3d.benchmark.workloads import Workload
 
@@ -104,7 +105,9 @@ def test_a_report_holds_eager_calls_and_replays(calls, monkeypatch):
     case = Case(lambda: None, {"peer": pause}, 0.0, 4000)
     row = Row("op", "s", lambda workload: case, ("tiny",), required_cuda={"peer": 0.5})
     monkeypatch.setattr(run, "ROWS", (row,))
+    monkeypatch.setattr(run, "measure_cuda_calls", lambda ours, device: CudaCalls(7, 2))
     report = run.run_benchmark(["*"], ["tiny"], None, lambda line: None, "cuda")
+    assert {(row["kernel_launches"], row["host_syncs"]) for row in report["rows"]} == {(7, 2)}
     assert report["machine"]["device"] == "Pretended GPU"
     assert report["ceilings"] == {"cuda": rates}
     assert [row["clock"] for row in report["rows"]] == ["CUDA events", "CUDA graph replay"]

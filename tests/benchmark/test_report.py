@@ -68,7 +68,10 @@ def test_cuda_is_judged_by_the_lower_ratio():
     ]
     page = render([report(*rows, device="H200", place="cuda")])
     (line,) = lines_of(page)
-    assert line.endswith("| 4 / 3 | 3.5 |  | **missed** |")
+    assert line.endswith("| 4 / 3 | 3.5 |  | **missed** | - |")
+    counted = [{**row, "kernel_launches": 7, "host_syncs": 1} for row in rows]
+    (line,) = lines_of(render([report(*counted, device="H200", place="cuda")]))
+    assert line.endswith("| **missed** | 7 / 1 |")
     assert "eager / graph" in page
     assert "Not measured yet" not in page
     assert "Not measured yet" in render([report(record())])
