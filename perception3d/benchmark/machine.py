@@ -13,7 +13,7 @@ from perception3d.errors import UserError
 
 
 def describe_machine() -> dict[str, object]:
-    """Return versions, processor, load and commit."""
+    """Return versions, processor, load, commit, and how idle OpenMP threads wait."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": _commit(),
@@ -24,6 +24,7 @@ def describe_machine() -> dict[str, object]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "load_1_minute": os.getloadavg()[0],
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "default"),
     }
 
 

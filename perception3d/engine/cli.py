@@ -20,7 +20,13 @@ Main = Callable[[argparse.Namespace], None]
 Options = TypeVar("Options")
 
 
-def run(main: Main, parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> NoReturn:
+def run(
+    main: Main,
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None = None,
+    *,
+    measures: bool = False,
+) -> NoReturn:
     """Parse the arguments, call `main`, and end the process with the right exit code.
 
     A failure prints one line on stderr; `--debug` prints the traceback before it.
@@ -29,10 +35,12 @@ def run(main: Main, parser: argparse.ArgumentParser, argv: Sequence[str] | None 
         main: the program; gets the parsed arguments.
         parser: its options; `--debug` is added.
         argv: arguments, default those of the process.
+        measures: times things, and so leaves the threads of others as their users find them.
     """
     # Idle OpenMP threads spin by default: on a busy machine that more than doubles the CPU time,
     # of torch as of spconv. The runtime reads this when torch is loaded, which is later.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not measures:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
     arguments = parser.parse_args(argv)
     try:
