@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 MODEL ?= dsvt
 NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: help setup demo test lint bench bench-check sanitize gpu-check wheel clean
+.PHONY: help setup demo test lint bench bench-check sanitize simt-check gpu-check wheel clean
 
 help:
 	@echo "make setup      create $(VENV), install the pinned requirements, build the operators"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench      operators against their peers on this machine, JSON and table"
 	@echo "make bench-check  fail if an operator has lost half of its lead over its peers (minutes)"
 	@echo "make sanitize   the operators' tests with memory and undefined behaviour checked (minutes)"
+	@echo "make simt-check the operators' tests, each call again with the CUDA kernels on the interpreter (minutes)"
 	@echo "make gpu-check  everything that needs a CUDA device (PYTHON=python3 works without $(VENV))"
 	@echo "make wheel      one wheel for every CPython >= 3.10 and every torch >= 2.10"
 	@echo "make clean      remove what was built"
@@ -52,6 +53,9 @@ bench-check: setup
 
 sanitize: setup
 	PYTHON=$(BIN)/python tools/sanitize.sh
+
+simt-check: setup
+	$(BIN)/python -m pytest tests/ops --shadow simt
 
 gpu-check:
 	PYTHON="$(if $(findstring environment,$(PYTHON_FROM))$(findstring command,$(PYTHON_FROM)),$(PYTHON),$(or $(wildcard $(BIN)/python),$(PYTHON)))" tools/gpu_check.sh
