@@ -107,5 +107,5 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 optim_wrapper.update(optimizer=dict(lr=0.003))
-train_cfg.update(max_epochs=6, val_interval=6)
+train_cfg.update(max_epochs=5, val_interval=5)
 auto_scale_lr.update(base_batch_size=1)
