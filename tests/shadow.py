@@ -79,7 +79,7 @@ class Shadow(TorchDispatchMode):
         try:
             result = func(*args, **kwargs)
         except RuntimeError as error:
-            if LIMIT.search(str(error)):
+            if f"{name.split('::')[1]}: " in str(error) and LIMIT.search(str(error)):
                 return f"{name}: beyond the limits of the CUDA kernels"
             raise
         scale = max((_largest(x) for x in tree_flatten((args, kwargs))[0]), default=0.0)
