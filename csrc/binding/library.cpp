@@ -60,6 +60,12 @@ P3D_DEFINE_LIBRARY(P3D_LIBRARY, m) {
       "Tensor log_sum, Tensor order, Tensor offsets) -> (Tensor grad_query, Tensor grad_key, "
       "Tensor grad_value)");
 
+  // Linear maps of rows; the activation is an Activation of cpu/linear.h.
+  m.def("linear(Tensor rows, Tensor weight, Tensor? bias, int activation) -> Tensor");
+  m.def(
+      "linear_weight_gradient(Tensor grad, Tensor rows, bool needs_bias) -> (Tensor grad_weight, "
+      "Tensor grad_bias)");
+
   // Sparse convolutions.
   m.def("subm_index(Tensor coords, int batch_size, int[] spatial_shape, int[] kernel) -> Tensor");
   m.def(

@@ -1,5 +1,6 @@
 // Exponential functions of vectors, from polynomials of our own: any compiler turns them into
-// straight vector code.  float is right to 1.3 units in the last place, double to 1.
+// straight vector code.  Of the exponential, float is right to 1.3 units in the last place, double
+// to 1.
 //
 // The coefficients are minimax fits (Remez) of the relative error.
 #pragma once
@@ -146,6 +147,27 @@ P3D_INLINE void softplus_slope(const Vector<Number>& x, const Vector<Number>& po
                                Vector<Number>& slope) {
   const Vector<Number> zero{}, one = zero + Number{1};
   slope = x > Number{20} ? one : (x < zero ? power : one) / (power + Number{1});
+}
+
+// x times the share of a normal distribution below x: GELU in its exact form.  The relative error
+// is 5e-7, and 6e-8 x^2 more where x < 0, from the rounding of x^2.
+P3D_INLINE void gelu(const Vector<float>& x, Vector<float>& result) {
+  // erfc(t) e^(t^2) = s * poly(s) with s = 1 / (1 + 0.3 t), t = |x| / sqrt(2) up to 9.4, where the
+  // result is below all normal numbers; relative error 1.9e-8.
+  static constexpr float kErfcx[] = {
+      0.16919012367725372f, 0.17068466544151306f,  0.14852704107761383f,
+      0.21428412199020386f, -0.09331514686346054f, 0.5459849238395691f,
+      -0.5109014511108398f, 0.4849523901939392f,   -0.12940669059753418f};
+  const Vector<float> zero{}, one = zero + 1.0f, size = x < zero ? -x : x;
+  const Vector<float> s = 1.0f / (size * 0.21213203435596426f + 1.0f);  // 0.3 / sqrt(2)
+  const Vector<float> exponent = x * x * static_cast<float>(-0.5 * kLog2E);
+  const Vector<float> lowest = zero + ExpTable<float>::kLowest;
+  const Vector<float> limited = exponent < lowest ? lowest : exponent;
+  Vector<float> series, power;
+  evaluate_polynomial(kErfcx, s, series);
+  exp2_product<float>(limited, one, power);
+  const Vector<float> beyond = 0.5f * s * series * (exponent < lowest ? zero : power);
+  result = x * (x < zero ? beyond : one - beyond);
 }
 
 }  // namespace perception3d

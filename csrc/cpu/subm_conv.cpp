@@ -7,6 +7,7 @@
 
 #include "cpu/gemm_tile.h"
 #include "cpu/neighbour_check.h"
+#include "cpu/packed_weight.h"
 #include "cpu/vectors.h"
 
 namespace perception3d {
@@ -17,38 +18,6 @@ constexpr int64_t kTurnRows = 384;
 // Rows of a panel used at once: with panels of 256 bytes, 32 kB, which fits the first-level cache.
 constexpr int64_t kDepth = 128;
 constexpr int64_t kFlopsPerWorker = 1 << 21;
-
-template <typename Number>
-constexpr int64_t kPanel = kPanelUnits * kUnit<Number>;
-
-// Weights as panels: of each tap, of kPanel columns each (the last may be narrower), depth rows.
-template <typename Number>
-struct PackedWeight {
-  int64_t depth, padded;  // rows; columns, filled up to whole units with 0
-  std::vector<Number> numbers;
-
-  template <typename Scalar>
-  PackedWeight(const ConvShape& shape, const ConvWeight<Scalar>& weight, int threads)
-      : depth(shape.in_channels),
-        padded(units_of<Number>(shape.out_channels) * kUnit<Number>),
-        numbers(shape.taps * shape.in_channels * padded) {
-    const int workers = worker_count(threads, shape.taps, 1);
-    for_each_block(workers, shape.taps, [&](int, int64_t begin, int64_t end) {
-      for (int64_t tap = begin; tap < end; ++tap) pack_tap(shape, weight, tap);
-    });
-  }
-
-  template <typename Scalar>
-  void pack_tap(const ConvShape& shape, const ConvWeight<Scalar>& weight, int64_t tap) {
-    for (int64_t o = 0; o < shape.out_channels; ++o) {
-      const int64_t first = o / kPanel<Number> * kPanel<Number>;
-      const int64_t width = std::min(kPanel<Number>, padded - first);
-      Number* target = numbers.data() + (tap * padded + first) * depth + (o - first);
-      const Scalar* source = weight.data + tap * weight.tap + o * weight.out;
-      for (int64_t i = 0; i < depth; ++i) target[i * width] = load(source[i * weight.in]);
-    }
-  }
-};
 
 // Voxels of some rows at one tap: input rows, and output rows counted from the first one.
 struct Pairs {
@@ -88,7 +57,7 @@ P3D_INLINE const Compute<Scalar>* as_numbers(const Scalar* row, int64_t count,
 
 // sums[out] += features[in] W for all pairs; sums has rows of `padded` numbers, `packed` is the
 // weight of the tap.
-template <int kBytes, typename Scalar>
+template <typename Scalar>
 P3D_INLINE void multiply_pairs_of(const Scalar* features, const Pairs& pairs, int64_t depth,
                                   int64_t padded, const Compute<Scalar>* packed,
                                   Compute<Scalar>* sums) {
@@ -109,25 +78,19 @@ P3D_INLINE void multiply_pairs_of(const Scalar* features, const Pairs& pairs, in
                                     space + r * kDepth);
           tile.sums[r] = sums + pairs.out[i + r] * padded + first;
         }
-        multiply_rows<kBytes>(tile, rows, width / kUnit<Number>);
+        multiply_rows(tile, rows, width / kUnit<Number>, Sums::kContinue);
       }
     }
   }
 }
 
-#define P3D_MULTIPLY_PAIRS(attributes, bytes, Scalar)                                       \
-  attributes void multiply_pairs(const Scalar* features, const Pairs& pairs, int64_t depth, \
+#define P3D_MULTIPLY_PAIRS(Scalar)                                                          \
+  P3D_CLONES void multiply_pairs(const Scalar* features, const Pairs& pairs, int64_t depth, \
                                  int64_t padded, const Compute<Scalar>* packed,             \
                                  Compute<Scalar>* sums) {                                   \
-    multiply_pairs_of<bytes>(features, pairs, depth, padded, packed, sums);                 \
+    multiply_pairs_of(features, pairs, depth, padded, packed, sums);                        \
   }
-#define P3D_MULTIPLY_ALL(attributes, bytes)       \
-  P3D_MULTIPLY_PAIRS(attributes, bytes, float)    \
-  P3D_MULTIPLY_PAIRS(attributes, bytes, double)   \
-  P3D_MULTIPLY_PAIRS(attributes, bytes, BFloat16) \
-  P3D_MULTIPLY_PAIRS(attributes, bytes, Float16)
-P3D_FOR_EACH_MACHINE(P3D_MULTIPLY_ALL)
-#undef P3D_MULTIPLY_ALL
+P3D_FOR_EACH_STORAGE(P3D_MULTIPLY_PAIRS)
 #undef P3D_MULTIPLY_PAIRS
 
 }  // namespace
@@ -137,8 +100,9 @@ int64_t subm_conv(const ConvShape& shape, const Scalar* features, const int32_t*
                   const ConvWeight<Scalar>& weight, const Scalar* bias, Scalar* result,
                   int threads) {
   typedef Compute<Scalar> Number;
-  const PackedWeight<Number> packed(shape, weight, threads);
-  const int64_t padded = packed.padded, columns = shape.out_channels;
+  const int64_t columns = shape.out_channels;
+  const PackedWeight<Number> packed(shape.taps, shape.in_channels, columns, weight, threads);
+  const int64_t padded = packed.padded();
   std::vector<Number> start(padded);
   for (int64_t o = 0; o < columns && bias != nullptr; ++o) start[o] = load(bias[o]);
 
@@ -160,8 +124,7 @@ int64_t subm_conv(const ConvShape& shape, const Scalar* features, const int32_t*
     Pairs pairs(rows);
     for (int64_t tap = 0; tap < shape.taps; ++tap) {
       pairs.list(neighbours + begin * shape.taps + tap, shape.taps, rows);
-      multiply_pairs(features, pairs, shape.in_channels, padded,
-                     packed.numbers.data() + tap * shape.in_channels * padded, sums.data());
+      multiply_pairs(features, pairs, shape.in_channels, padded, packed.of_tap(tap), sums.data());
     }
     for (int64_t row = 0; row < rows; ++row) {
       Scalar* target = result + (begin + row) * columns;

@@ -100,7 +100,7 @@ struct Scratch {
         sums(channels * padded) {}
 };
 
-template <int kBytes, typename Scalar>
+template <typename Scalar>
 P3D_INLINE void sum_products_of(const Task<Scalar>& task, Scratch<Compute<Scalar>>& scratch) {
   typedef Compute<Scalar> Number;
   const int64_t padded = scratch.padded;
@@ -128,23 +128,17 @@ P3D_INLINE void sum_products_of(const Task<Scalar>& task, Scratch<Compute<Scalar
           tile.rows[r] = scratch.in.data() + i + r;
           tile.sums[r] = scratch.sums.data() + (i + r) * padded + first;
         }
-        multiply_rows<kBytes>(tile, rows, units);
+        multiply_rows(tile, rows, units, Sums::kContinue);
       }
     }
   }
 }
 
-#define P3D_SUM_PRODUCTS(attributes, bytes, Scalar)                                           \
-  attributes void sum_products(const Task<Scalar>& task, Scratch<Compute<Scalar>>& scratch) { \
-    sum_products_of<bytes>(task, scratch);                                                    \
+#define P3D_SUM_PRODUCTS(Scalar)                                                              \
+  P3D_CLONES void sum_products(const Task<Scalar>& task, Scratch<Compute<Scalar>>& scratch) { \
+    sum_products_of(task, scratch);                                                           \
   }
-#define P3D_SUM_ALL(attributes, bytes)          \
-  P3D_SUM_PRODUCTS(attributes, bytes, float)    \
-  P3D_SUM_PRODUCTS(attributes, bytes, double)   \
-  P3D_SUM_PRODUCTS(attributes, bytes, BFloat16) \
-  P3D_SUM_PRODUCTS(attributes, bytes, Float16)
-P3D_FOR_EACH_MACHINE(P3D_SUM_ALL)
-#undef P3D_SUM_ALL
+P3D_FOR_EACH_STORAGE(P3D_SUM_PRODUCTS)
 #undef P3D_SUM_PRODUCTS
 
 }  // namespace

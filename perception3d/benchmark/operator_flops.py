@@ -6,11 +6,9 @@ A multiply-add counts as two, as in torch.utils.flop_counter.
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from perception3d.layers.linear import has_onednn
 from perception3d.ops.library import load_library
 
 Result = TypeVar("Result")
@@ -41,6 +39,7 @@ def operator_flops() -> dict[Any, RawFlops]:
     """Return the formula of every operator that multiplies and that torch has none for."""
     native = load_library()
     formulas: dict[Any, Callable[..., int]] = {
+        native.linear: _linear,
         native.set_attention: _set_attention,
         native.scattered_linear_attention: _linear_attention,
         native.scattered_linear_attention_qkv: _linear_attention_qkv,
@@ -48,8 +47,6 @@ def operator_flops() -> dict[Any, RawFlops]:
         native.sparse_conv: _sparse_conv,
         native.depthwise_conv: _depthwise_conv,
     }
-    if has_onednn():
-        formulas[torch.ops.mkldnn._linear_pointwise] = _linear
     return {operator: RawFlops(count) for operator, count in formulas.items()}
 
 

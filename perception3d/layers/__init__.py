@@ -1,7 +1,7 @@
 """Building blocks of the networks."""
 
 from perception3d.layers.attention import SetAttention, SetEncoderLayer, SetTransformer
-from perception3d.layers.linear import RowLinear, linear
+from perception3d.layers.linear import RowLinear
 from perception3d.layers.normalization import RowBatchNorm
 from perception3d.layers.pooling import (
     AttentionPooling,
@@ -39,7 +39,6 @@ __all__ = [
     "SparseResidualBlock",
     "SparseSkipBlock",
     "SubMConv3d",
-    "linear",
     "pool_cells",
     "recompute_in_backward",
 ]

@@ -2,8 +2,9 @@
 
 from torch import Tensor, nn
 
-from perception3d.layers.linear import ACTIVATIONS, RowLinear, linear
+from perception3d.layers.linear import RowLinear
 from perception3d.layers.residual import add_residual
+from perception3d.ops.linear import ACTIVATIONS, linear
 from perception3d.ops.set_attention import set_attention
 
 

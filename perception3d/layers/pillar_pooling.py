@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perception3d.layers.linear import RowLinear, linear
+from perception3d.layers.linear import RowLinear
+from perception3d.ops.linear import linear
 from perception3d.ops.segment_reduce import segment_reduce
 from perception3d.structures import SparseVoxels, Windows, WindowSpec
 

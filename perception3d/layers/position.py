@@ -94,9 +94,9 @@ class ImplicitWindowEmbedding(nn.Module):
         if window < 1:
             raise ValueError(f"ImplicitWindowEmbedding: window must be >= 1, got {window}")
         self.window = window
-        self.linear1 = RowLinear(9, channels, steady=True)
+        self.linear1 = RowLinear(9, channels)
         self.norm = RowBatchNorm(channels)
-        self.linear2 = RowLinear(channels, channels, steady=True)
+        self.linear2 = RowLinear(channels, channels)
 
     def forward(self, voxels: SparseVoxels) -> Tensor:
         """Embed N voxels: (N, C) in the dtype of the weights."""

@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from perception3d.layers.linear import RowLinear, linear
+from perception3d.layers.linear import RowLinear
 from perception3d.ops.causal_conv1d import causal_conv1d
+from perception3d.ops.linear import linear
 from perception3d.ops.selective_scan import selective_scan
 from perception3d.structures import CurveOrder
 
@@ -89,11 +90,11 @@ class StateSpaceBlock(nn.Module):
         # A = -exp(A_log) starts at -1 .. -N, the real diagonal of S4D.
         self.A_log = nn.Parameter(torch.arange(1, states + 1).float().log().repeat(inner, 1))
         self.skip = nn.Parameter(torch.ones(inner))
-        self.in_proj = RowLinear(channels, 2 * inner, bias=False, steady=True)
+        self.in_proj = RowLinear(channels, 2 * inner, bias=False)
         self.conv = CausalConv(inner, taps, reverse=reverse)
-        self.x_proj = RowLinear(inner, rank + 2 * states, bias=False, steady=True)
+        self.x_proj = RowLinear(inner, rank + 2 * states, bias=False)
         self.step_proj = nn.Linear(rank, inner)
-        self.out_proj = RowLinear(inner, channels, bias=False, steady=True)
+        self.out_proj = RowLinear(inner, channels, bias=False)
         self.norm = nn.RMSNorm(channels, eps=norm_eps)
         self._reset_steps()
 
@@ -129,7 +130,7 @@ class StateSpaceBlock(nn.Module):
         low_rank, into, out_of = self.x_proj(inside).split(self.splits, dim=1)
         mixed = selective_scan(
             inside,
-            linear(low_rank, self.step_proj.weight, steady=True),
+            linear(low_rank, self.step_proj.weight),
             -torch.exp(_at_least_float(self.A_log)),
             into,
             out_of,

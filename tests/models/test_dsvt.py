@@ -317,5 +317,7 @@ def test_inference_leaves_its_input_and_equals_the_pass_with_gradients(build):
     before = voxels.features.clone()
     wanted = model(voxels).features.detach()
     with torch.no_grad():
-        assert torch.equal(model(voxels).features, wanted)
+        found = model(voxels).features
+    # Up to rounding: without gradients GELU is part of the linear map, and rounded by itself.
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
     assert torch.equal(voxels.features, before)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from perception3d.layers.linear import RowLinear, linear
+from perception3d.layers.linear import RowLinear
 from perception3d.layers.linear_attention import CrossWindowConv, ScatteredAttention
 from perception3d.layers.normalization import RowBatchNorm, affine_of
 from perception3d.layers.pillar_pooling import PillarPooling
@@ -18,6 +18,7 @@ from perception3d.layers.sparse_conv import (
     SparseResidualBlock,
     SubMConv3d,
 )
+from perception3d.ops.linear import linear
 from perception3d.structures import SparseVoxels, WindowSpec
 
 _HEIGHT_STEP = 4  # the stem and the strided convolution halve the height

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perception3d.layers.linear import linear
 from perception3d.models.heads.transfusion_branches import TransFusionLayers
+from perception3d.ops.linear import linear
 
 
 class CellEmbedding(nn.Module):

@@ -1,8 +1,12 @@
 """Residual block of the dense networks on bird's-eye-view maps."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+# oneDNN's gradient of the weight of a strided 1x1 convolution writes past its memory where a
+# channels-last map has fewer channels than a vector has numbers (uxlfoundation/oneDNN, issue 6035).
+_SAFE_CHANNELS = 16
 NORM_EPS = 1e-3
 NORM_MOMENTUM = 0.01
 
@@ -27,13 +31,24 @@ class ResidualBlock(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if project:
             self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), map_norm(out_channels)
+                Projection(in_channels, out_channels, 1, stride, bias=False), map_norm(out_channels)
             )
 
     def forward(self, bev: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
         inner = torch.relu(self.norm1(self.conv1(bev)))
         return torch.relu(self.norm2(self.conv2(inner)) + self.shortcut(bev))
+
+
+class Projection(nn.Conv2d):
+    """nn.Conv2d for kernels of one cell, also for maps of a few channels on CPUs."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
+        if input.device.type != "cpu" or self.in_channels >= _SAFE_CHANNELS:
+            return super().forward(input)
+        along_y, along_x = self.stride
+        return F.conv2d(input[..., ::along_y, ::along_x], self.weight, self.bias)
 
 
 def map_norm(channels: int) -> nn.BatchNorm2d:

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perception3d.layers.linear import linear
 from perception3d.layers.normalization import affine_of
 from perception3d.models.necks.residual_block import ResidualBlock
+from perception3d.ops.linear import linear
 from perception3d.ops.sparse_conv import sparse_conv
 from perception3d.ops.sparse_index import sparse_index
 from perception3d.structures import SparseVoxels

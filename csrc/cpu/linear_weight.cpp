@@ -1,0 +1,181 @@
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "cpu/gemm_tile.h"
+#include "cpu/linear.h"
+#include "cpu/packed_weight.h"
+
+namespace perception3d {
+namespace {
+
+// Rows whose products stay in registers until they are added to the gradient.
+constexpr int64_t kDepth = 128;
+// The rows are cut into at most so many chunks, of at least so many rows, whatever the number of
+// threads; the sums of the chunks are added in order.
+constexpr int64_t kMostChunks = 16;
+constexpr int64_t kFewestRows = 8 * kDepth;
+constexpr int64_t kFlopsPerWorker = 1 << 21;
+constexpr int64_t kTasksPerWorker = 4;
+
+// Columns first .. first + count - 1 of `grad`, of rows begin .. end - 1.
+template <typename Number>
+struct Task {
+  RowMatrix<Number> grad, rows;
+  int64_t first, count, begin, end;
+  Number *sums, *sums_of_grad;  // (count, padded), (count) or null
+};
+
+// Scratch of one task: kDepth rows of both matrices in the order in which the tiles read them.
+template <typename Number>
+struct Scratch {
+  int64_t padded;              // columns of the rows, filled up to whole units with 0
+  std::vector<Number> strips;  // kTileRows columns of the gradient each
+  std::vector<Number> panels;  // kPanel columns of the rows each
+
+  Scratch(int64_t columns, int64_t count)
+      : padded(units_of<Number>(columns) * kUnit<Number>),
+        strips((count + kTileRows - 1) / kTileRows * kTileRows * kDepth),
+        panels(padded * kDepth) {}
+};
+
+template <typename Number>
+P3D_INLINE void pack_panels(const RowMatrix<Number>& rows, int64_t begin, int64_t depth,
+                            int64_t padded, Number* panels) {
+  for (int64_t d = 0; d < depth; ++d) {
+    const Number* source = rows.data + (begin + d) * rows.step;
+    for (int64_t first = 0; first < padded; first += kPanel<Number>) {
+      const int64_t width = std::min(kPanel<Number>, padded - first);
+      std::copy_n(source + first, std::min(width, rows.columns - first),
+                  panels + first * kDepth + d * width);
+    }
+  }
+}
+
+template <typename Number>
+P3D_INLINE void pack_strips(const Task<Number>& task, int64_t begin, int64_t depth,
+                            Number* strips) {
+  for (int64_t d = 0; d < depth; ++d) {
+    const Number* source = task.grad.data + (begin + d) * task.grad.step + task.first;
+    Number* target = strips + d * kTileRows;
+    int64_t c = 0;
+    for (; c + kTileRows <= task.count; c += kTileRows) {
+      std::memcpy(target + c * kDepth, source + c, sizeof(Number) * kTileRows);
+    }
+    for (int64_t r = 0; c + r < task.count; ++r) target[c * kDepth + r] = source[c + r];
+    if (task.sums_of_grad == nullptr) continue;
+    for (int64_t k = 0; k < task.count; ++k) task.sums_of_grad[k] += source[k];
+  }
+}
+
+template <typename Number>
+P3D_INLINE void fetch_row(const RowMatrix<Number>& matrix, int64_t row, int64_t first,
+                          int64_t count) {
+  const Number* source = matrix.data + row * matrix.step + first;
+  for (int64_t c = 0; c < count; c += kUnit<Number>) __builtin_prefetch(source + c, 0, 2);
+}
+
+// Asks for what is packed next: of the kDepth rows from `begin` on, the share of tile number `tile`
+// of `tiles`.
+template <typename Number>
+P3D_INLINE void fetch_ahead(const Task<Number>& task, int64_t begin, int64_t tile, int64_t tiles) {
+  const int64_t end = std::min(task.end, begin + (tile + 1) * kDepth / tiles);
+  for (int64_t row = begin + tile * kDepth / tiles; row < end; ++row) {
+    fetch_row(task.grad, row, task.first, task.count);
+    fetch_row(task.rows, row, 0, task.rows.columns);
+  }
+}
+
+template <typename Number>
+P3D_INLINE void sum_products_of(const Task<Number>& task, Scratch<Number>& scratch) {
+  const int64_t padded = scratch.padded;
+  const int64_t tiles =
+      ((padded + kPanel<Number> - 1) / kPanel<Number>)*((task.count + kTileRows - 1) / kTileRows);
+  for (int64_t begin = task.begin; begin < task.end; begin += kDepth) {
+    const int64_t depth = std::min(kDepth, task.end - begin);
+    pack_strips(task, begin, depth, scratch.strips.data());
+    pack_panels(task.rows, begin, depth, padded, scratch.panels.data());
+    Tile<Number> tile;
+    tile.depth = depth;
+    tile.step = kTileRows;
+    int64_t number = 0;
+    for (int64_t first = 0; first < padded; first += kPanel<Number>) {
+      tile.stride = std::min(kPanel<Number>, padded - first);
+      tile.panel = scratch.panels.data() + first * kDepth;
+      for (int64_t c = 0; c < task.count; c += kTileRows) {
+        const int64_t wanted = std::min(kTileRows, task.count - c);
+        fetch_ahead(task, begin + kDepth, number++, tiles);
+        for (int64_t r = 0; r < wanted; ++r) {
+          tile.rows[r] = scratch.strips.data() + c * kDepth + r;
+          tile.sums[r] = task.sums + (c + r) * padded + first;
+        }
+        multiply_rows(tile, wanted, tile.stride / kUnit<Number>, Sums::kContinue);
+      }
+    }
+  }
+}
+
+P3D_CLONES void sum_products(const Task<float>& task, Scratch<float>& scratch) {
+  sum_products_of(task, scratch);
+}
+P3D_CLONES void sum_products(const Task<double>& task, Scratch<double>& scratch) {
+  sum_products_of(task, scratch);
+}
+
+}  // namespace
+
+template <typename Number>
+void linear_weight_gradient(const RowMatrix<Number>& grad, const RowMatrix<Number>& rows,
+                            Number* grad_weight, Number* grad_bias, int threads) {
+  const int64_t count = rows.rows, out = grad.columns, in = rows.columns;
+  const int64_t padded = units_of<Number>(in) * kUnit<Number>;
+  const int64_t chunk_rows = std::max(kFewestRows, (count + kMostChunks - 1) / kMostChunks);
+  const int64_t chunks = std::max<int64_t>(1, (count + chunk_rows - 1) / chunk_rows);
+  std::vector<Number> sums(chunks * out * padded), sums_of_grad(chunks * out);
+
+  const int workers = worker_count(threads, count * out * in, kFlopsPerWorker);
+  // Cutting the columns of the gradient changes no sum, so it may depend on the number of workers.
+  const int64_t strips = (out + kTileRows - 1) / kTileRows;
+  const int64_t wanted = workers == 1 ? 1 : (kTasksPerWorker * workers + chunks - 1) / chunks;
+  const int64_t parts = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(strips / 4, 1));
+  for_each_dynamic(workers, chunks * parts, 1, [&](int64_t number) {
+    const int64_t chunk = number / parts, part = number % parts;
+    const int64_t first = block_begin(strips, parts, part) * kTileRows;
+    const int64_t end = std::min(out, block_begin(strips, parts, part + 1) * kTileRows);
+    const Task<Number> task{
+        grad,
+        rows,
+        first,
+        end - first,
+        chunk * chunk_rows,
+        std::min(count, (chunk + 1) * chunk_rows),
+        sums.data() + (chunk * out + first) * padded,
+        grad_bias == nullptr ? nullptr : sums_of_grad.data() + chunk * out + first};
+    Scratch<Number> scratch(in, task.count);
+    sum_products(task, scratch);
+  });
+  for_each_block(worker_count(threads, chunks * out * in, kFlopsPerWorker), out,
+                 [&](int, int64_t begin, int64_t end) {
+                   for (int64_t o = begin; o < end; ++o) {
+                     Number* target = grad_weight + o * in;
+                     std::copy_n(sums.data() + o * padded, in, target);
+                     for (int64_t chunk = 1; chunk < chunks; ++chunk) {
+                       const Number* source = sums.data() + (chunk * out + o) * padded;
+                       for (int64_t i = 0; i < in; ++i) target[i] += source[i];
+                     }
+                   }
+                 });
+  for (int64_t o = 0; o < out && grad_bias != nullptr; ++o) {
+    grad_bias[o] = 0;
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) grad_bias[o] += sums_of_grad[chunk * out + o];
+  }
+}
+
+#define P3D_INSTANTIATE(Number)                                                            \
+  template void linear_weight_gradient(const RowMatrix<Number>&, const RowMatrix<Number>&, \
+                                       Number*, Number*, int);
+P3D_INSTANTIATE(float)
+P3D_INSTANTIATE(double)
+#undef P3D_INSTANTIATE
+
+}  // namespace perception3d
