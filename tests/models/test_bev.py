@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from perception3d.layers.conv_norm import NormedConv
 from perception3d.layers.sync_batch_norm import synchronise_norms
 from perception3d.models.necks.bev import BevBackbone, scatter_to_bev
 from perception3d.models.necks.sparse_entry import takes_voxels
@@ -95,7 +96,7 @@ def test_resamplers_by_hand():
 def test_shortcut_is_projected_once_per_level_and_identity_after():
     network = BevBackbone(4, (1, 2), (1, 2), (4, 4), (1, 2), (2, 2))
     kinds = [[type(block.shortcut) for block in level] for level in network.levels]
-    assert kinds == [[nn.Sequential, nn.Identity], [nn.Sequential, nn.Identity, nn.Identity]]
+    assert kinds == [[NormedConv, nn.Identity], [NormedConv, nn.Identity, nn.Identity]]
 
 
 @pytest.mark.parametrize(

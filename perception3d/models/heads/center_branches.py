@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from perception3d.layers.conv_norm import conv_norm
+
 # Bias that starts the heat maps at p = 0.1, so that the many empty cells do not swamp the loss
 # (Focal Loss, ICCV 2017, section 3.3).
 HEATMAP_BIAS = -2.19
@@ -121,7 +123,7 @@ class ConvNorm(nn.Module):
 
     def forward(self, bev: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, width, H, W)."""
-        return torch.relu(self.norm(self.conv(bev)))
+        return conv_norm(self.conv, self.norm, bev, relu=True)
 
 
 class CenterBranches(nn.Module):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from perception3d.checks import FLOATS, check_tensor
+from perception3d.layers.conv_norm import Convolution, NormedConv
 from perception3d.models.necks.residual_block import ResidualBlock, map_norm
 from perception3d.models.necks.sparse_entry import enter_map, takes_voxels
 from perception3d.structures import SparseVoxels
@@ -129,15 +130,15 @@ class BevBackbone(nn.Module):
         return torch.cat(parts, dim=1)
 
 
-def _resampler(in_channels: int, out_channels: int, factor: float) -> nn.Sequential:
-    conv: nn.Module
+def _resampler(in_channels: int, out_channels: int, factor: float) -> NormedConv:
+    conv: Convolution
     if factor >= 1:
         size = round(factor)
         conv = nn.ConvTranspose2d(in_channels, out_channels, size, size, bias=False)
     else:
         size = round(1 / factor)
         conv = nn.Conv2d(in_channels, out_channels, size, size, bias=False)
-    return nn.Sequential(conv, map_norm(out_channels), nn.ReLU())
+    return NormedConv(conv, map_norm(out_channels), relu=True)
 
 
 def _output_stride(strides: Sequence[int], upsample: Sequence[float]) -> int:

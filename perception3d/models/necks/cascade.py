@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from perception3d.checks import FLOATS, check_tensor
+from perception3d.layers.conv_norm import NormedConv
+from perception3d.layers.residual import add_residual
 from perception3d.models.necks.bev import scatter_to_bev
 from perception3d.models.necks.residual_block import ResidualBlock, map_norm
 from perception3d.structures import SparseVoxels
@@ -40,10 +42,10 @@ class DenseEncoderDecoder(nn.Module):
             for i, count in enumerate(blocks)
         )
         self.ups = nn.ModuleList(  # from the coarsest level on
-            nn.Sequential(
+            NormedConv(
                 nn.ConvTranspose2d(channels, channels, stride, stride, bias=False),
                 map_norm(channels),
-                nn.ReLU(),
+                relu=True,
             )
             for stride in reversed(strides[1:])
         )
@@ -57,7 +59,7 @@ class DenseEncoderDecoder(nn.Module):
             results.append(bev)
         bev = results.pop()
         for up, join in zip(self.ups, self.joins, strict=True):
-            bev = join(up(bev) + results.pop())
+            bev = join(add_residual(up(bev), results.pop()))
         return bev
 
 

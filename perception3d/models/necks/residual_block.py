@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perception3d.layers.conv_norm import NormedConv, conv_norm
+from perception3d.layers.residual import add_residual
+
 # oneDNN's gradient of the weight of a strided 1x1 convolution writes past its memory where a
 # channels-last map has fewer channels than a vector has numbers (uxlfoundation/oneDNN, issue 6035).
 _SAFE_CHANNELS = 16
@@ -30,14 +33,16 @@ class ResidualBlock(nn.Module):
         self.norm2 = map_norm(out_channels)
         self.shortcut: nn.Module = nn.Identity()
         if project:
-            self.shortcut = nn.Sequential(
+            self.shortcut = NormedConv(
                 Projection(in_channels, out_channels, 1, stride, bias=False), map_norm(out_channels)
             )
 
     def forward(self, bev: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
-        inner = torch.relu(self.norm1(self.conv1(bev)))
-        return torch.relu(self.norm2(self.conv2(inner)) + self.shortcut(bev))
+        inner = conv_norm(self.conv1, self.norm1, bev, relu=True)
+        inner = conv_norm(self.conv2, self.norm2, inner)
+        result = add_residual(inner, self.shortcut(bev))
+        return F.relu(result, inplace=not torch.is_grad_enabled())
 
 
 class Projection(nn.Conv2d):
