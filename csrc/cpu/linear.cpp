@@ -11,8 +11,10 @@
 namespace perception3d {
 namespace {
 
-// Rows that stay in the second-level cache while all panels of the weight pass.
-constexpr int64_t kBlockRows = 24 * kTileRows;
+// Rows that stay in the second-level cache while all panels of the weight pass, at most; few rows
+// make smaller blocks, so that every thread gets its share.
+constexpr int64_t kMostBlockRows = 24 * kTileRows;
+constexpr int64_t kFewestBlockRows = 4 * kTileRows;
 // Blocks that one thread takes in a row, so that it can fetch the next one ahead.
 constexpr int64_t kMostBlocks = 64;
 constexpr int64_t kTasksPerWorker = 4;
@@ -27,6 +29,7 @@ struct LinearCall {
   Activation activation;
   Number* result;
   int64_t columns;  // of the result
+  int64_t block_rows;
 };
 
 template <typename Number>
@@ -70,7 +73,8 @@ P3D_INLINE void fetch_ahead(const LinearCall<Number>& call, const Panel& panel, 
     const Number* target = call.result + r * call.columns + panel.first;
     for (int64_t c = 0; c < panel.width; c += kUnit<Number>) __builtin_prefetch(target + c, 1, 3);
   }
-  for (int64_t r = row + kBlockRows; r < std::min(row + kBlockRows + kTileRows, end); ++r) {
+  for (int64_t r = row + call.block_rows; r < std::min(row + call.block_rows + kTileRows, end);
+       ++r) {
     const Number* source = call.rows.data + r * call.rows.step;
     for (int64_t d = panel.fetch_begin; d < panel.fetch_end; d += kUnit<Number>) {
       __builtin_prefetch(source + d, 0, 2);
@@ -113,12 +117,12 @@ P3D_INLINE void multiply_block(const LinearCall<Number>& call, const Panel& pane
 template <typename Number>
 P3D_INLINE void multiply_task_of(const LinearCall<Number>& call, int64_t begin, int64_t end) {
   const int64_t depth = call.rows.columns;
-  for (int64_t block = begin; block < end; block += kBlockRows) {
+  for (int64_t block = begin; block < end; block += call.block_rows) {
     for (int64_t first = 0; first < call.padded; first += kPanel<Number>) {
       const int64_t width = std::min(kPanel<Number>, call.padded - first);
       const Panel panel{first, width, depth * first / call.padded / kUnit<Number> * kUnit<Number>,
                         depth * (first + width) / call.padded};
-      multiply_block(call, panel, block, std::min(end, block + kBlockRows), end);
+      multiply_block(call, panel, block, std::min(end, block + call.block_rows), end);
     }
   }
 }
@@ -140,12 +144,13 @@ void linear(const RowMatrix<Number>& rows, const LinearWeight<Number>& weight, c
       threads);
   std::vector<Number> shift(packed.padded());
   if (bias != nullptr) std::copy_n(bias, weight.out, shift.data());
-  const LinearCall<Number> call{rows,       packed.of_tap(0), packed.padded(), shift.data(),
-                                activation, result,           weight.out};
   const int workers = worker_count(threads, rows.rows * weight.in * weight.out, kFlopsPerWorker);
-  const int64_t blocks = (rows.rows + kBlockRows - 1) / kBlockRows;
-  const int64_t turn =
-      std::clamp<int64_t>(blocks / (kTasksPerWorker * workers), 1, kMostBlocks) * kBlockRows;
+  const int64_t tasks = kTasksPerWorker * workers;
+  const int64_t share = (rows.rows / tasks + kTileRows) / kTileRows * kTileRows;
+  const int64_t block_rows = std::clamp(share, kFewestBlockRows, kMostBlockRows);
+  const LinearCall<Number> call{rows,       packed.of_tap(0), packed.padded(), shift.data(),
+                                activation, result,           weight.out,      block_rows};
+  const int64_t turn = std::clamp<int64_t>(share / block_rows, 1, kMostBlocks) * block_rows;
   for_each_dynamic(workers, (rows.rows + turn - 1) / turn, 1, [&](int64_t task) {
     multiply_task(call, task * turn, std::min(rows.rows, (task + 1) * turn));
   });

@@ -45,13 +45,20 @@ class PackedWeight {
   const Number* of_tap(int64_t tap) const { return start_ + tap * depth_ * padded_; }
 
  private:
-  static constexpr int64_t kNumbersPerWorker = 1 << 16;
+  static constexpr int64_t kNumbersPerWorker = 1 << 14;
   // Lines of the panel that are filled at once, where the numbers of a column lie side by side.
   static constexpr int64_t kLines = 16;
 
   template <typename Scalar>
   void pack_panel(const ConvWeight<Scalar>& weight, int64_t columns, Number* panel,
                   int64_t width) const {
+    if (weight.out == 1) {
+      for (int64_t i = 0; i < depth_; ++i) {
+        const Scalar* source = weight.data + i * weight.in;
+        for (int64_t o = 0; o < columns; ++o) panel[i * width + o] = load(source[o]);
+      }
+      return;
+    }
     for (int64_t begin = 0; begin < depth_; begin += kLines) {
       const int64_t end = std::min(depth_, begin + kLines);
       for (int64_t o = 0; o < columns; ++o) {

@@ -40,6 +40,7 @@ def operator_flops() -> dict[Any, RawFlops]:
     native = load_library()
     formulas: dict[Any, Callable[..., int]] = {
         native.linear: _linear,
+        native.linear_weight_gradient: _linear_weight,
         native.set_attention: _set_attention,
         native.scattered_linear_attention: _linear_attention,
         native.scattered_linear_attention_qkv: _linear_attention_qkv,
@@ -52,6 +53,10 @@ def operator_flops() -> dict[Any, RawFlops]:
 
 def _linear(rows: Tensor, weight: Tensor, *settings: object) -> int:
     return 2 * rows.numel() * weight.shape[0]
+
+
+def _linear_weight(grad: Tensor, rows: Tensor, needs_bias: bool) -> int:
+    return 2 * rows.numel() * grad.shape[1]
 
 
 def _set_attention(
