@@ -25,6 +25,7 @@ DEFAULT_CUDA_ARCHITECTURES = "8.0;8.6;8.9;9.0+PTX"
 # Kernels of real-valued products, where a fused multiply-add is twice as fast and more exact; their
 # results agree between machines to rounding.  Index and geometry kernels never contract.
 CONTRACTED = {
+    "add_norm",
     "set_attention",
     "set_attention_backward",
     "linear_attention_finish",

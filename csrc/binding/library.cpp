@@ -63,6 +63,9 @@ P3D_DEFINE_LIBRARY(P3D_LIBRARY, m) {
   // Linear maps of rows; the activation is an Activation of cpu/linear.h.
   m.def("linear(Tensor rows, Tensor weight, Tensor? bias, int activation) -> Tensor");
   m.def(
+      "linear_norm(Tensor rows, Tensor weight, Tensor? bias, Tensor[] kept, Tensor[] norm_weights, "
+      "Tensor[] norm_biases, float epsilon) -> Tensor");
+  m.def(
       "linear_weight_gradient(Tensor grad, Tensor rows, bool needs_bias) -> (Tensor grad_weight, "
       "Tensor grad_bias)");
 

@@ -30,6 +30,7 @@ struct LinearCall {
   Number* result;
   int64_t columns;  // of the result
   int64_t block_rows;
+  AddNorms<Number> norms;
 };
 
 template <typename Number>
@@ -118,11 +119,15 @@ template <typename Number>
 P3D_INLINE void multiply_task_of(const LinearCall<Number>& call, int64_t begin, int64_t end) {
   const int64_t depth = call.rows.columns;
   for (int64_t block = begin; block < end; block += call.block_rows) {
+    const int64_t block_end = std::min(end, block + call.block_rows);
     for (int64_t first = 0; first < call.padded; first += kPanel<Number>) {
       const int64_t width = std::min(kPanel<Number>, call.padded - first);
       const Panel panel{first, width, depth * first / call.padded / kUnit<Number> * kUnit<Number>,
                         depth * (first + width) / call.padded};
-      multiply_block(call, panel, block, std::min(end, block + call.block_rows), end);
+      multiply_block(call, panel, block, block_end, end);
+    }
+    if (call.norms.count > 0) {
+      add_and_norm(call.norms, call.columns, block, block_end, call.result);
     }
   }
 }
@@ -138,7 +143,7 @@ P3D_CLONES void multiply_task(const LinearCall<double>& call, int64_t begin, int
 
 template <typename Number>
 void linear(const RowMatrix<Number>& rows, const LinearWeight<Number>& weight, const Number* bias,
-            Activation activation, Number* result, int threads) {
+            Activation activation, const AddNorms<Number>& norms, Number* result, int threads) {
   const PackedWeight<Number> packed(
       1, weight.in, weight.out, ConvWeight<Number>{weight.data, 0, weight.in_step, weight.out_step},
       threads);
@@ -148,8 +153,8 @@ void linear(const RowMatrix<Number>& rows, const LinearWeight<Number>& weight, c
   const int64_t tasks = kTasksPerWorker * workers;
   const int64_t share = (rows.rows / tasks + kTileRows) / kTileRows * kTileRows;
   const int64_t block_rows = std::clamp(share, kFewestBlockRows, kMostBlockRows);
-  const LinearCall<Number> call{rows,       packed.of_tap(0), packed.padded(), shift.data(),
-                                activation, result,           weight.out,      block_rows};
+  const LinearCall<Number> call{rows,   packed.of_tap(0), packed.padded(), shift.data(), activation,
+                                result, weight.out,       block_rows,      norms};
   const int64_t turn = std::clamp<int64_t>(share / block_rows, 1, kMostBlocks) * block_rows;
   for_each_dynamic(workers, (rows.rows + turn - 1) / turn, 1, [&](int64_t task) {
     multiply_task(call, task * turn, std::min(rows.rows, (task + 1) * turn));
@@ -158,7 +163,7 @@ void linear(const RowMatrix<Number>& rows, const LinearWeight<Number>& weight, c
 
 #define P3D_INSTANTIATE(Number)                                                              \
   template void linear(const RowMatrix<Number>&, const LinearWeight<Number>&, const Number*, \
-                       Activation, Number*, int);
+                       Activation, const AddNorms<Number>&, Number*, int);
 P3D_INSTANTIATE(float)
 P3D_INSTANTIATE(double)
 #undef P3D_INSTANTIATE

@@ -40,6 +40,7 @@ def operator_flops() -> dict[Any, RawFlops]:
     native = load_library()
     formulas: dict[Any, Callable[..., int]] = {
         native.linear: _linear,
+        native.linear_norm: _linear,
         native.linear_weight_gradient: _linear_weight,
         native.set_attention: _set_attention,
         native.scattered_linear_attention: _linear_attention,

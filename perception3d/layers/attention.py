@@ -1,11 +1,16 @@
 """Set attention: every voxel attends to the voxels of its set."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from perception3d.layers.linear import RowLinear
-from perception3d.layers.residual import add_residual
 from perception3d.ops.linear import ACTIVATIONS, linear
+from perception3d.ops.linear_norm import linear_norm
 from perception3d.ops.set_attention import set_attention
+
+# Rows that are added to what a layer made, and the norm of the sum.
+Residual = tuple[Tensor, nn.LayerNorm]
 
 
 class SetAttention(nn.Module):
@@ -47,6 +52,11 @@ class SetAttention(nn.Module):
         Returns:
             (N, C).
         """
+        result: Tensor = self.out(self.mix(features, position, order, offsets))
+        return result
+
+    def mix(self, features: Tensor, position: Tensor, order: Tensor, offsets: Tensor) -> Tensor:
+        """Attend, as `forward` but for the last linear map."""
         count, channels = features.shape
         split = 2 * channels
         placed = features + position.to(features.dtype)
@@ -55,8 +65,7 @@ class SetAttention(nn.Module):
         query, key = query_key.view(count, 2, self.heads, channels // self.heads).unbind(1)
         value = value.view(count, self.heads, channels // self.heads)
         mixed = set_attention(query, key, value, order, offsets)
-        result: Tensor = self.out(mixed.reshape(count, channels))
-        return result
+        return mixed.reshape(count, channels)
 
 
 class SetTransformer(nn.Module):
@@ -88,13 +97,27 @@ class SetTransformer(nn.Module):
         self.norm1 = nn.LayerNorm(channels)
         self.norm2 = nn.LayerNorm(channels)
 
-    def forward(self, features: Tensor, position: Tensor, order: Tensor, offsets: Tensor) -> Tensor:
-        """Transform (N, C) features; arguments as `SetAttention.forward`."""
-        mixed = self.attention(features, position, order, offsets)
-        attended: Tensor = self.norm1(add_residual(mixed, features))
+    def forward(
+        self,
+        features: Tensor,
+        position: Tensor,
+        order: Tensor,
+        offsets: Tensor,
+        after: Sequence[Residual] = (),
+    ) -> Tensor:
+        """Transform (N, C) features.
+
+        Args:
+            features, position, order, offsets: as `SetAttention.forward`.
+            after: further rows to add, each sum followed by its norm.
+
+        Returns:
+            (N, C).
+        """
+        mixed = self.attention.mix(features, position, order, offsets)
+        attended = _map_and_norm(self.attention.out, mixed, (features, self.norm1))
         hidden = linear(attended, self.linear1.weight, self.linear1.bias, self.activation)
-        result: Tensor = self.norm2(add_residual(self.linear2(hidden), attended))
-        return result
+        return _map_and_norm(self.linear2, hidden, (attended, self.norm2), *after)
 
 
 class SetEncoderLayer(nn.Module):
@@ -110,8 +133,22 @@ class SetEncoderLayer(nn.Module):
         self.inner = SetTransformer(channels, heads, feedforward, activation)
         self.norm = nn.LayerNorm(channels)
 
-    def forward(self, features: Tensor, position: Tensor, order: Tensor, offsets: Tensor) -> Tensor:
-        """Transform (N, C) features; arguments as `SetAttention.forward`."""
-        inner = self.inner(features, position, order, offsets)
-        result: Tensor = self.norm(add_residual(inner, features))
+    def forward(
+        self,
+        features: Tensor,
+        position: Tensor,
+        order: Tensor,
+        offsets: Tensor,
+        after: Sequence[Residual] = (),
+    ) -> Tensor:
+        """Transform (N, C) features; arguments as `SetTransformer.forward`."""
+        own = (features, self.norm)
+        result: Tensor = self.inner(features, position, order, offsets, (own, *after))
         return result
+
+
+def _map_and_norm(layer: nn.Linear, rows: Tensor, *residuals: Residual) -> Tensor:
+    """Map rows, then add and normalise for every residual."""
+    stages = [(kept, norm.weight, norm.bias) for kept, norm in residuals]
+    (epsilon,) = {norm.eps for _, norm in residuals}
+    return linear_norm(rows, layer.weight, layer.bias, stages, epsilon)

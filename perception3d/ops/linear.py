@@ -42,9 +42,9 @@ def linear(
     """
     if not torch._C._get_tracing_state():  # sizes are no plain numbers there
         _check(rows, weight, bias, activation)
-    if not _is_ours(rows):
+    if not is_ours(rows):
         result = F.linear(rows, weight, bias)
-    elif activation is None or not _needs_gradient(rows, weight, bias):
+    elif activation is None or not needs_gradient(rows, weight, bias):
         return _product(rows, weight, bias, activation)
     else:
         result = _product(rows, weight, bias)
@@ -71,7 +71,7 @@ def _casts(rows: Tensor) -> bool:
     return torch.is_autocast_enabled(rows.device.type)
 
 
-def _is_ours(rows: Tensor) -> bool:
+def is_ours(rows: Tensor) -> bool:
     """Say whether the rows go to our kernel."""
     return (
         rows.device.type == "cpu"
@@ -82,7 +82,8 @@ def _is_ours(rows: Tensor) -> bool:
     )
 
 
-def _needs_gradient(*tensors: Tensor | None) -> bool:
+def needs_gradient(*tensors: Tensor | None) -> bool:
+    """Say whether a call with these tensors is to be differentiated."""
     return torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in tensors
     )
@@ -92,7 +93,7 @@ def _product(
     rows: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None
 ) -> Tensor:
     result: Tensor = native.linear(
-        _without_gaps(rows),
+        without_gaps(rows),
         weight,
         None if bias is None else bias.contiguous(),
         _NUMBERS[activation],
@@ -100,7 +101,7 @@ def _product(
     return result
 
 
-def _without_gaps(matrix: Tensor) -> Tensor:
+def without_gaps(matrix: Tensor) -> Tensor:
     """Return a matrix whose rows have their numbers side by side."""
     return matrix if matrix.stride(1) == 1 or matrix.shape[1] < 2 else matrix.contiguous()
 
@@ -128,7 +129,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: A
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401  # torch's
     rows, weight = ctx.saved_tensors
     needs_rows, needs_weight, needs_bias, _ = ctx.needs_input_grad
-    grad = _without_gaps(grad)
+    grad = without_gaps(grad)
     grad_weight, grad_bias = None, None
     if needs_weight:
         grad_weight, grad_bias = native.linear_weight_gradient(grad, rows, needs_bias)

@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <tuple>
+#include <vector>
 
 #include "binding/cpu/cpu_call.h"
 #include "binding/cpu/fresh_tensor.h"
@@ -33,27 +34,68 @@ void dispatch_number(ScalarType dtype, const Body& body) {
   }
 }
 
+void check_map(const CpuCall& call, const Tensor& rows, const Tensor& weight,
+               const std::optional<Tensor>& bias) {
+  check_floating(call.op, "rows", rows);
+  check_matrix(call, "rows", rows, rows.scalar_type());
+  call.check_view("weight", weight, rows.scalar_type(), 2);
+  check_size(call.op, "weight", weight, 1, rows.size(1));
+  if (!bias.has_value()) return;
+  call.check_input("bias", *bias, rows.scalar_type(), 1);
+  check_size(call.op, "bias", *bias, 0, weight.size(0));
+}
+
+template <typename Number>
+void run(const Tensor& rows, const Tensor& weight, const std::optional<Tensor>& bias,
+         Activation activation, const AddNorms<Number>& norms, const Tensor& result) {
+  const LinearWeight<Number> factor{data_of<Number>(weight), weight.size(0), weight.size(1),
+                                    weight.stride(0), weight.stride(1)};
+  linear(matrix_of<Number>(rows), factor, bias.has_value() ? data_of<Number>(*bias) : nullptr,
+         activation, norms, mutable_data_of<Number>(result), thread_count());
+}
+
 Tensor map_rows(const Tensor& rows, const Tensor& weight, const std::optional<Tensor>& bias,
                 int64_t activation) {
   const CpuCall call{"linear"};
-  const ScalarType dtype = rows.scalar_type();
-  check_floating(call.op, "rows", rows);
-  check_matrix(call, "rows", rows, dtype);
-  call.check_view("weight", weight, dtype, 2);
-  check_size(call.op, "weight", weight, 1, rows.size(1));
-  if (bias.has_value()) {
-    call.check_input("bias", *bias, dtype, 1);
-    check_size(call.op, "bias", *bias, 0, weight.size(0));
-  }
+  check_map(call, rows, weight, bias);
   STD_TORCH_CHECK(activation >= 0 && activation <= static_cast<int64_t>(Activation::kGelu), call.op,
                   ": activation must be 0, 1 or 2, got ", activation);
   Tensor result = fresh_tensor(rows, {rows.size(0), weight.size(0)});
+  dispatch_number(rows.scalar_type(), [&](auto* number) {
+    using Number = std::remove_pointer_t<decltype(number)>;
+    run<Number>(rows, weight, bias, static_cast<Activation>(activation), {}, result);
+  });
+  return result;
+}
+
+Tensor map_and_norm(const Tensor& rows, const Tensor& weight, const std::optional<Tensor>& bias,
+                    std::vector<Tensor> kept, std::vector<Tensor> norm_weights,
+                    std::vector<Tensor> norm_biases, double epsilon) {
+  const CpuCall call{"linear_norm"};
+  const ScalarType dtype = rows.scalar_type();
+  check_map(call, rows, weight, bias);
+  STD_TORCH_CHECK(norm_weights.size() == kept.size() && norm_biases.size() == kept.size(), call.op,
+                  ": every norm must have rows, a weight and a bias");
+  for (size_t i = 0; i < kept.size(); ++i) {
+    check_matrix(call, "kept", kept[i], dtype);
+    check_size(call.op, "kept", kept[i], 0, rows.size(0));
+    check_size(call.op, "kept", kept[i], 1, weight.size(0));
+    call.check_input("norm_weights", norm_weights[i], dtype, 1);
+    check_size(call.op, "norm_weights", norm_weights[i], 0, weight.size(0));
+    call.check_input("norm_biases", norm_biases[i], dtype, 1);
+    check_size(call.op, "norm_biases", norm_biases[i], 0, weight.size(0));
+  }
+  Tensor result = fresh_tensor(rows, {rows.size(0), weight.size(0)});
   dispatch_number(dtype, [&](auto* number) {
     using Number = std::remove_pointer_t<decltype(number)>;
-    const LinearWeight<Number> factor{data_of<Number>(weight), weight.size(0), weight.size(1),
-                                      weight.stride(0), weight.stride(1)};
-    linear(matrix_of<Number>(rows), factor, bias.has_value() ? data_of<Number>(*bias) : nullptr,
-           static_cast<Activation>(activation), mutable_data_of<Number>(result), thread_count());
+    std::vector<AddNorm<Number>> stages;
+    for (size_t i = 0; i < kept.size(); ++i) {
+      stages.push_back({data_of<Number>(kept[i]), kept[i].stride(0),
+                        data_of<Number>(norm_weights[i]), data_of<Number>(norm_biases[i])});
+    }
+    const AddNorms<Number> norms{stages.data(), static_cast<int64_t>(stages.size()),
+                                 static_cast<Number>(epsilon)};
+    run<Number>(rows, weight, bias, Activation::kNone, norms, result);
   });
   return result;
 }
@@ -81,6 +123,7 @@ std::tuple<Tensor, Tensor> weight_gradient(const Tensor& grad, const Tensor& row
 
 STABLE_TORCH_LIBRARY_IMPL(perception3d, CPU, m) {
   m.impl("linear", TORCH_BOX(&map_rows));
+  m.impl("linear_norm", TORCH_BOX(&map_and_norm));
   m.impl("linear_weight_gradient", TORCH_BOX(&weight_gradient));
 }
 

@@ -9,9 +9,8 @@ from mmengine.hooks import Hook
 class MemoryHook(Hook):  # type: ignore[misc]  # mmengine ships no types
     """Give freed memory back to the system every few steps, where the C library can (glibc).
 
-    Clouds differ in length, so tensors do, and oneDNN keeps some small blocks for every length that
-    it meets; freed tensors then lie between those blocks, in gaps that no longer tensor fits into.
-    1,500 products of random lengths held 2.1 GB, 0.4 GB after they were given back.
+    Clouds differ in length, so tensors do, and those of one step leave gaps that fit none of the
+    next: an epoch of the demo (160 steps) grows from 0.95 to 1.17 GB without this.
 
     Args:
         interval: steps; giving back takes milliseconds.

@@ -11,7 +11,6 @@ from torch.utils.checkpoint import checkpoint
 from perception3d.layers.attention import SetAttention, SetEncoderLayer
 from perception3d.layers.pooling import AttentionPooling, LinearPooling, MaxPooling
 from perception3d.layers.position import PositionEmbedding
-from perception3d.layers.residual import add_residual
 from perception3d.models.backbones.dsvt_stage import (
     Cells,
     DSVTStage,
@@ -65,16 +64,19 @@ class DSVTBlock(nn.Module):
         )
         sets = voxels.sets(self.set_windows, self.set_size)
         # Position embeddings stay outside: run twice, they would count twice in the statistics.
-        mixed = (
+        features = (
             checkpoint(self._transform, sets, *inputs, use_reentrant=False)
             if save_memory
             else self._transform(sets, *inputs)
         )
-        return voxels.with_features(self.norm(add_residual(mixed, voxels.features)))
+        return voxels.with_features(features)
 
     def _transform(self, sets: SetPartition, features: Tensor, *positions: Tensor) -> Tensor:
-        for order, layer in enumerate(self.layers):
-            features = layer(features, positions[order], sets.order[order], sets.offsets)
+        whole = (features, self.norm)  # around all layers
+        for number, layer in enumerate(self.layers):
+            after = (whole,) if number == len(self.layers) - 1 else ()
+            order = sets.order[number]
+            features = layer(features, positions[number], order, sets.offsets, after)
         return features
 
 
