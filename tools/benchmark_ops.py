@@ -7,6 +7,7 @@ Ceilings of the machine are measured first; each row tells its floor. A wrong ro
 """
 
 import argparse
+import fnmatch
 import sys
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Measure, store, judge."""
     from perception3d.benchmark.machine import check_device
     from perception3d.benchmark.record import write_report
+    from perception3d.benchmark.registry import ROWS
     from perception3d.benchmark.run import failures, run_benchmark
     from perception3d.benchmark.workloads import WORKLOADS
     from perception3d.errors import UserError, unknown
@@ -55,6 +57,10 @@ def main(arguments: argparse.Namespace) -> None:
     for name in workloads:
         if name not in WORKLOADS:
             raise UserError(f"--workload: {unknown(name, WORKLOADS, 'workload')}")
+    names = [row.name for row in ROWS]
+    for pattern in arguments.rows:
+        if not fnmatch.filter(names, pattern):
+            raise UserError(f"rows: {unknown(pattern, names, 'row')}")
     rounds, device = arguments.rounds, arguments.device
     if rounds is not None and rounds < 1:
         raise UserError(f"--rounds must be at least 1, got {rounds}")

@@ -141,3 +141,19 @@ def test_help_is_quick_and_works_from_any_folder(work: Path, name: str) -> None:
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not {"torch", "mmengine", "numpy"} & loaded
     assert time.perf_counter() - start < 10  # a second; ten on a busy machine
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["linear"], "error: rows: no row 'linear'; did you mean 'linear/"),
+        (["linear/*", "nothing*"], "error: rows: no row 'nothing*'; "),
+        (["--workload", "f100"], "error: --workload: no workload 'f100'; did you mean 'f10'?"),
+    ],
+)
+def test_benchmark_of_rows_that_do_not_exist(
+    arguments: list[str], message: str, run_tool: ToolCall, work: Path
+) -> None:
+    code, _, err = run_tool("benchmark_ops", *arguments)
+    assert code == 1
+    assert one_line(err).startswith(message)
