@@ -44,8 +44,8 @@ def install() -> None:
         for name in ("hypothesis", "hypothesis.strategies")
     )
     package.given = _given
-    package.settings = lambda *args, **kwargs: lambda test: test
-    package.assume = package.example = package.strategies = _Anything()
+    package.settings = package.example = lambda *args, **kwargs: lambda test: test
+    package.assume = package.strategies = _Anything()
     package.__getattr__ = strategies.__getattr__ = _anything
     package.strategies = strategies
     sys.modules["hypothesis"], sys.modules["hypothesis.strategies"] = package, strategies
