@@ -17,10 +17,12 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 # results may be rounded to the other neighbour.
 TOLERANCES = {
     torch.float64: 1e-10,
-    torch.float32: 1e-4,  # linear attention of keys with a sum near 0 makes 2.6e-5 of a rounding
+    torch.float32: 2e-5,
     torch.bfloat16: 1e-2,
     torch.float16: 2e-3,
 }
+# Operators that divide by sums, which may be near 0: 2.6e-5 was seen of one rounding.
+AMPLIFIED = {"perception3d::scattered_linear_attention_backward": 5}
 # What an operator says that has a limit on CUDA, as csrc/binding/cuda words it.
 LIMIT = re.compile("on the CPU only|on CUDA|on this device")
 LARGEST_SIMT = 20_000  # numbers in the tensors of a call: the interpreter takes seconds for more
@@ -83,6 +85,7 @@ class Shadow(TorchDispatchMode):
                 return f"{name}: beyond the limits of the CUDA kernels"
             raise
         scale = max((_largest(x) for x in tree_flatten((args, kwargs))[0]), default=0.0)
+        scale *= AMPLIFIED.get(name, 1)
         pairs = zip(tree_flatten(result)[0], tree_flatten(expected)[0], strict=True)
         for number, (ours, theirs) in enumerate(pairs):
             _compare(f"{name}, result {number}, {self.where} against CPU", ours, theirs, scale)

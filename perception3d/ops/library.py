@@ -67,16 +67,21 @@ def register_gradient(
     torch.library.register_autograd(f"perception3d::{name}", backward, setup_context=save)
 
 
-def refuse_second_derivative(name: str) -> None:
-    """Make a second differentiation of operator `name` an error; else it would silently be zero.
-
-    Its gradient is the operator `name`_backward.
-    """
+def refuse_gradient(name: str, message: str) -> None:
+    """Make differentiating operator `name` an error; else its gradient would silently be zero."""
 
     def refuse(ctx: Any, *grads: Any) -> NoReturn:  # noqa: ANN401  # torch's
-        raise RuntimeError(f"{name}: there is no second derivative")
+        raise RuntimeError(message)
 
     def save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
         pass
 
-    register_gradient(f"{name}_backward", refuse, save_nothing)
+    register_gradient(name, refuse, save_nothing)
+
+
+def refuse_second_derivative(name: str) -> None:
+    """Make a second differentiation of operator `name` an error.
+
+    Its gradient is the operator `name`_backward.
+    """
+    refuse_gradient(f"{name}_backward", f"{name}: there is no second derivative")

@@ -40,8 +40,11 @@ def linear(
     Raises:
         TypeError, ValueError: shape, dtype, device or activation.
     """
-    if not torch._C._get_tracing_state():  # sizes are no plain numbers there
-        _check(rows, weight, bias, activation)
+    check_map("linear", rows, weight, bias)
+    if activation not in _NUMBERS:
+        raise ValueError(
+            f"linear: activation must be None or one of {sorted(ACTIVATIONS)}, got {activation!r}"
+        )
     if not is_ours(rows):
         result = F.linear(rows, weight, bias)
     elif activation is None or not needs_gradient(rows, weight, bias):
@@ -51,19 +54,22 @@ def linear(
     return result if activation is None else ACTIVATIONS[activation](result)
 
 
-def _check(rows: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None) -> None:
-    owner = "linear"
+def check_map(owner: str, rows: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Raise TypeError or ValueError unless rows, weight and bias fit each other."""
+    if torch._C._get_tracing_state():  # sizes are no plain numbers there
+        return
     check_tensor(owner, "rows", rows, ("N", "Cin"), FLOATS)
-    dtypes = FLOATS if _casts(rows) else (rows.dtype,)
+    dtypes = accepted_dtypes(rows)
     check_tensor(owner, "weight", weight, ("Cout", rows.shape[1]), dtypes)
     check_same_device(owner, rows=rows, weight=weight)
     if bias is not None:
         check_tensor(owner, "bias", bias, (weight.shape[0],), dtypes)
         check_same_device(owner, rows=rows, bias=bias)
-    if activation not in _NUMBERS:
-        raise ValueError(
-            f"linear: activation must be None or one of {sorted(ACTIVATIONS)}, got {activation!r}"
-        )
+
+
+def accepted_dtypes(rows: Tensor) -> tuple[torch.dtype, ...]:
+    """Return the dtypes that may meet these rows: theirs, under autocast all."""
+    return FLOATS if _casts(rows) else (rows.dtype,)
 
 
 def _casts(rows: Tensor) -> bool:

@@ -1,14 +1,21 @@
 """Linear maps of rows, residual sums and layer norms in one."""
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perception3d.checks import FLOATS, check_same_device, check_tensor
-from perception3d.ops.library import fake_kernel, load_library, register_gradient
-from perception3d.ops.linear import is_ours, linear, needs_gradient, without_gaps
+from perception3d.checks import check_same_device, check_tensor
+from perception3d.ops.library import fake_kernel, load_library, refuse_gradient
+from perception3d.ops.linear import (
+    accepted_dtypes,
+    check_map,
+    is_ours,
+    linear,
+    needs_gradient,
+    without_gaps,
+)
 
 native = load_library()
 
@@ -41,24 +48,15 @@ def linear_norm(
     Raises:
         TypeError, ValueError: shape, dtype or device.
     """
+    check_map("linear_norm", rows, weight, bias)
+    for stage in stages:
+        _check_stage(rows, weight, stage)
     plain = [tensor for stage in stages for tensor in stage]
     if not is_ours(rows) or needs_gradient(rows, weight, bias, *plain):
         mapped = linear(rows, weight, bias)
         for kept, norm_weight, norm_bias in stages:
             mapped = F.layer_norm(mapped + kept, norm_weight.shape, norm_weight, norm_bias, epsilon)
         return mapped
-    owner, width, dtypes = "linear_norm", weight.shape[0], (rows.dtype,)
-    check_tensor(owner, "rows", rows, ("N", "Cin"), FLOATS)
-    check_tensor(owner, "weight", weight, ("Cout", rows.shape[1]), dtypes)
-    check_same_device(owner, rows=rows, weight=weight)
-    if bias is not None:
-        check_tensor(owner, "bias", bias, (width,), dtypes)
-        check_same_device(owner, rows=rows, bias=bias)
-    for kept, norm_weight, norm_bias in stages:
-        check_tensor(owner, "kept", kept, (rows.shape[0], width), dtypes)
-        check_tensor(owner, "weight of a norm", norm_weight, (width,), dtypes)
-        check_tensor(owner, "bias of a norm", norm_bias, (width,), dtypes)
-        check_same_device(owner, rows=rows, kept=kept, weight=norm_weight, bias=norm_bias)
     result: Tensor = native.linear_norm(
         without_gaps(rows),
         weight,
@@ -71,17 +69,20 @@ def linear_norm(
     return result
 
 
+def _check_stage(rows: Tensor, weight: Tensor, stage: AddNorm) -> None:
+    if torch._C._get_tracing_state():
+        return
+    owner, (kept, norm_weight, norm_bias) = "linear_norm", stage
+    dtypes, width = accepted_dtypes(rows), weight.shape[0]
+    check_tensor(owner, "kept", kept, (rows.shape[0], width), dtypes)
+    check_tensor(owner, "weight of a norm", norm_weight, (width,), dtypes)
+    check_tensor(owner, "bias of a norm", norm_bias, (width,), dtypes)
+    check_same_device(owner, rows=rows, kept=kept, weight=norm_weight, bias=norm_bias)
+
+
 @fake_kernel("linear_norm")
 def _fake(rows: Tensor, weight: Tensor, *settings: object) -> Tensor:
     return rows.new_empty((rows.shape[0], weight.shape[0]))
 
 
-def _refuse_to_save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> NoReturn:  # noqa: ANN401  # torch's
-    raise RuntimeError("linear_norm: the gradient goes through linear and layer_norm")
-
-
-def _differentiate(ctx: Any, grad: Tensor) -> NoReturn:  # noqa: ANN401  # torch's
-    raise RuntimeError("linear_norm: the gradient goes through linear and layer_norm")
-
-
-register_gradient("linear_norm", _differentiate, _refuse_to_save)
+refuse_gradient("linear_norm", "linear_norm: the gradient goes through linear and layer_norm")

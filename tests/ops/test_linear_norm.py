@@ -120,7 +120,9 @@ def test_gradients_and_other_dtypes_go_through_torch():
     with torch.no_grad():
         assert norms_of(lambda: linear_norm(rows, weight, bias, stages)) == 0
     with pytest.raises(RuntimeError, match="gradient goes through linear and layer_norm"):
-        native.linear_norm(rows, weight, bias, *map(list, zip(*stages, strict=True)), 1e-5)
+        native.linear_norm(
+            rows, weight, bias, *map(list, zip(*stages, strict=True)), 1e-5
+        ).sum().backward()
 
 
 def test_compiles_and_exports_as_plain_operators():
@@ -155,8 +157,13 @@ def test_misuse():
         ((rows, weight, bias, [(kept.double(), norm_weight, norm_bias)]), TypeError, "float64"),
         ((rows, weight, bias, [(kept, norm_weight[:3], norm_bias)]), ValueError, "of a norm must"),
     ]:
-        with pytest.raises(error, match=message):
-            linear_norm(*broken)
+        for needs_gradient in (False, True):  # both paths
+            broken[0].requires_grad_(needs_gradient)
+            with pytest.raises(error, match=message):
+                linear_norm(*broken)
+    with pytest.raises(TypeError, match="rows must be .*, got list"):
+        linear_norm([[1.0]], weight, bias, stages)
+    rows.requires_grad_(False)
     with pytest.raises(RuntimeError, match="every norm must have rows, a weight and a bias"):
         native.linear_norm(rows, weight, bias, [kept], [], [norm_bias], 1e-5)
     with pytest.raises(RuntimeError, match="kept must have size 300"):
