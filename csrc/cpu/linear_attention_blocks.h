@@ -5,38 +5,16 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
-#include <new>
 #include <type_traits>
 
 #include "common/linear_attention.h"
-#include "cpu/vectors.h"
+#include "cpu/pad.h"
 
 namespace perception3d {
 
 // Rows of a block at most.  Products of that many rows are summed on their own before they are
 // added to what came before, which also keeps rounding errors of long windows small.
 constexpr int64_t kBlockRows = 64;
-
-template <typename Number>
-int64_t padded(int64_t width) {
-  return (width + kLanesOf<Number> - 1) / kLanesOf<Number> * kLanesOf<Number>;
-}
-
-// Zeroed numbers that start on a cache line.
-template <typename Number>
-class Pad {
- public:
-  explicit Pad(int64_t count);
-  Number* get() const { return numbers_.get(); }
-
- private:
-  struct Free {
-    void operator()(Number* numbers) const { std::free(numbers); }
-  };
-  std::unique_ptr<Number[], Free> numbers_;
-};
 
 // The rows of one head that a block holds.
 struct Places {

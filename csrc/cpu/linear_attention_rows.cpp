@@ -1,5 +1,4 @@
 #include <array>
-#include <cstring>
 
 #include "cpu/linear_attention_blocks.h"
 
@@ -107,16 +106,6 @@ constexpr std::array<int64_t, kBlockRows> kNumbersInTurn = count_up();
 
 const int64_t* const kInTurn = kNumbersInTurn.data();
 
-template <typename Number>
-Pad<Number>::Pad(int64_t count) {
-  const int64_t bytes = padded<Number>(count) * static_cast<int64_t>(sizeof(Number));
-  if (bytes == 0) return;
-  void* memory = std::aligned_alloc(sizeof(Vector<Number>), bytes);
-  if (memory == nullptr) throw std::bad_alloc();
-  std::memset(memory, 0, bytes);
-  numbers_.reset(static_cast<Number*>(memory));
-}
-
 // One function per storage type, compiled for several machines.
 #define P3D_DEFINE(Scalar)                                                                        \
   P3D_CLONES void gather_rows(const HeadRows<Scalar>& rows, const Places& places, int64_t width,  \
@@ -129,8 +118,5 @@ Pad<Number>::Pad(int64_t count) {
   }
 P3D_FOR_EACH_STORAGE(P3D_DEFINE)
 #undef P3D_DEFINE
-
-template class Pad<float>;
-template class Pad<double>;
 
 }  // namespace perception3d

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cstring>
-#include <vector>
 
 #include "cpu/gemm_tile.h"
 #include "cpu/linear.h"
@@ -29,9 +28,9 @@ struct Task {
 // Scratch of one task: kDepth rows of both matrices in the order in which the tiles read them.
 template <typename Number>
 struct Scratch {
-  int64_t padded;              // columns of the rows, filled up to whole units with 0
-  std::vector<Number> strips;  // kTileRows columns of the gradient each
-  std::vector<Number> panels;  // kPanel columns of the rows each
+  int64_t padded;      // columns of the rows, filled up to whole units with 0
+  Pad<Number> strips;  // kTileRows columns of the gradient each
+  Pad<Number> panels;  // kPanel columns of the rows each
 
   Scratch(int64_t columns, int64_t count)
       : padded(units_of<Number>(columns) * kUnit<Number>),
@@ -93,20 +92,20 @@ P3D_INLINE void sum_products_of(const Task<Number>& task, Scratch<Number>& scrat
       ((padded + kPanel<Number> - 1) / kPanel<Number>)*((task.count + kTileRows - 1) / kTileRows);
   for (int64_t begin = task.begin; begin < task.end; begin += kDepth) {
     const int64_t depth = std::min(kDepth, task.end - begin);
-    pack_strips(task, begin, depth, scratch.strips.data());
-    pack_panels(task.rows, begin, depth, padded, scratch.panels.data());
+    pack_strips(task, begin, depth, scratch.strips.get());
+    pack_panels(task.rows, begin, depth, padded, scratch.panels.get());
     Tile<Number> tile;
     tile.depth = depth;
     tile.step = kTileRows;
     int64_t number = 0;
     for (int64_t first = 0; first < padded; first += kPanel<Number>) {
       tile.stride = std::min(kPanel<Number>, padded - first);
-      tile.panel = scratch.panels.data() + first * kDepth;
+      tile.panel = scratch.panels.get() + first * kDepth;
       for (int64_t c = 0; c < task.count; c += kTileRows) {
         const int64_t wanted = std::min(kTileRows, task.count - c);
         fetch_ahead(task, begin + kDepth, number++, tiles);
         for (int64_t r = 0; r < wanted; ++r) {
-          tile.rows[r] = scratch.strips.data() + c * kDepth + r;
+          tile.rows[r] = scratch.strips.get() + c * kDepth + r;
           tile.sums[r] = task.sums + (c + r) * padded + first;
         }
         multiply_rows(tile, wanted, tile.stride / kUnit<Number>, Sums::kContinue);
@@ -131,7 +130,7 @@ void linear_weight_gradient(const RowMatrix<Number>& grad, const RowMatrix<Numbe
   const int64_t padded = units_of<Number>(in) * kUnit<Number>;
   const int64_t chunk_rows = std::max(kFewestRows, (count + kMostChunks - 1) / kMostChunks);
   const int64_t chunks = std::max<int64_t>(1, (count + chunk_rows - 1) / chunk_rows);
-  std::vector<Number> sums(chunks * out * padded), sums_of_grad(chunks * out);
+  const Pad<Number> sums(chunks * out * padded), sums_of_grad(chunks * out);
 
   const int workers = worker_count(threads, count * out * in, kFlopsPerWorker);
   // Cutting the columns of the gradient changes no sum, so it may depend on the number of workers.
@@ -149,8 +148,8 @@ void linear_weight_gradient(const RowMatrix<Number>& grad, const RowMatrix<Numbe
         end - first,
         chunk * chunk_rows,
         std::min(count, (chunk + 1) * chunk_rows),
-        sums.data() + (chunk * out + first) * padded,
-        grad_bias == nullptr ? nullptr : sums_of_grad.data() + chunk * out + first};
+        sums.get() + (chunk * out + first) * padded,
+        grad_bias == nullptr ? nullptr : sums_of_grad.get() + chunk * out + first};
     Scratch<Number> scratch(in, task.count);
     sum_products(task, scratch);
   });
@@ -158,16 +157,17 @@ void linear_weight_gradient(const RowMatrix<Number>& grad, const RowMatrix<Numbe
                  [&](int, int64_t begin, int64_t end) {
                    for (int64_t o = begin; o < end; ++o) {
                      Number* target = grad_weight + o * in;
-                     std::copy_n(sums.data() + o * padded, in, target);
+                     std::copy_n(sums.get() + o * padded, in, target);
                      for (int64_t chunk = 1; chunk < chunks; ++chunk) {
-                       const Number* source = sums.data() + (chunk * out + o) * padded;
+                       const Number* source = sums.get() + (chunk * out + o) * padded;
                        for (int64_t i = 0; i < in; ++i) target[i] += source[i];
                      }
                    }
                  });
   for (int64_t o = 0; o < out && grad_bias != nullptr; ++o) {
     grad_bias[o] = 0;
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) grad_bias[o] += sums_of_grad[chunk * out + o];
+    for (int64_t chunk = 0; chunk < chunks; ++chunk)
+      grad_bias[o] += sums_of_grad.get()[chunk * out + o];
   }
 }
 

@@ -3,12 +3,12 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <vector>
 
 #include "common/conv_shape.h"
 #include "common/parallel.h"
 #include "common/scalar.h"
 #include "cpu/gemm_tile.h"
+#include "cpu/pad.h"
 
 namespace perception3d {
 
@@ -25,9 +25,7 @@ class PackedWeight {
                int threads)
       : depth_(depth),
         padded_(units_of<Number>(columns) * kUnit<Number>),
-        space_(taps * depth * padded_ + kUnit<Number>) {
-    const auto address = reinterpret_cast<uintptr_t>(space_.data());
-    start_ = space_.data() + (kUnitBytes - address % kUnitBytes) % kUnitBytes / sizeof(Number);
+        numbers_(taps * depth * padded_) {
     const int64_t panels = (padded_ + kPanel<Number> - 1) / kPanel<Number>;
     const int workers = worker_count(threads, taps * depth * padded_, kNumbersPerWorker);
     for_each_dynamic(workers, taps * panels, 1, [&](int64_t number) {
@@ -35,14 +33,14 @@ class PackedWeight {
       const ConvWeight<Scalar> part{weight.data + tap * weight.tap + first * weight.out, 0,
                                     weight.in, weight.out};
       pack_panel(part, std::min(kPanel<Number>, columns - first),
-                 start_ + (tap * padded_ + first) * depth,
+                 numbers_.get() + (tap * padded_ + first) * depth,
                  std::min(kPanel<Number>, padded_ - first));
     });
   }
 
   // Columns, filled up to whole units with 0.
   int64_t padded() const { return padded_; }
-  const Number* of_tap(int64_t tap) const { return start_ + tap * depth_ * padded_; }
+  const Number* of_tap(int64_t tap) const { return numbers_.get() + tap * depth_ * padded_; }
 
  private:
   static constexpr int64_t kNumbersPerWorker = 1 << 14;
@@ -69,8 +67,7 @@ class PackedWeight {
   }
 
   int64_t depth_, padded_;
-  std::vector<Number> space_;
-  Number* start_;  // of the first whole unit
+  Pad<Number> numbers_;
 };
 
 }  // namespace perception3d
