@@ -6,10 +6,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.profiler import profile
 
 from perception3d.layers.conv_norm import NormedConv
 from perception3d.layers.sync_batch_norm import synchronise_norms
 from perception3d.models.necks.bev import BevBackbone, scatter_to_bev
+from perception3d.models.necks.residual_block import Projection
 from perception3d.models.necks.sparse_entry import takes_voxels
 from perception3d.structures import SparseVoxels
 
@@ -156,3 +158,23 @@ def test_a_crowded_map_is_entered_densely():
     given_voxels = voxels(coords.tolist(), torch.randn(12, 16), (1, 6, 6), batch_size=1)
     with torch.no_grad():
         assert not takes_voxels(neck.levels[0][0], given_voxels)
+
+
+@pytest.mark.parametrize("channels", [1, 8, 15, 16, 24])
+def test_projections_of_any_width_have_the_gradients_of_a_convolution(channels):
+    # In float32 oneDNN would write past its memory below 16 channels.
+    projection = Projection(channels, 4, 1, 2, bias=False)
+    bev = torch.randn(3, channels, 8, 12).to(memory_format=torch.channels_last).requires_grad_()
+    found = torch.autograd.grad(projection(bev).square().sum(), [bev, projection.weight])
+    exact = [leaf.detach().double().requires_grad_() for leaf in (bev, projection.weight)]
+    wanted = torch.autograd.grad(F.conv2d(*exact, stride=2).square().sum(), exact)
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-4)
+
+
+def test_narrow_projections_stride_by_a_slice():
+    projection, bev = Projection(8, 4, 1, 2, bias=False), torch.randn(3, 8, 8, 12)
+    with profile(record_shapes=True) as record:
+        projection(bev)
+    inputs = [event.input_shapes[0] for event in record.events() if event.name == "aten::conv2d"]
+    assert inputs == [[3, 8, 4, 6]]
