@@ -107,15 +107,36 @@ class AttentionScratch {
   int64_t next_ = 0;
 };
 
+// Fetches the cache lines of first..last: into the first cache to be written, into the second to be
+// read.
+template <bool kWritten, typename Scalar>
+P3D_INLINE void prefetch_lines(const Scalar* first, const Scalar* last) {
+  const uintptr_t end = reinterpret_cast<uintptr_t>(last);
+  for (uintptr_t line = reinterpret_cast<uintptr_t>(first) & ~uintptr_t{63}; line < end;
+       line += 64) {
+    __builtin_prefetch(reinterpret_cast<const char*>(line), kWritten, kWritten ? 3 : 2);
+  }
+}
+
 // Has rows of one head fetched early: they lie anywhere in memory, so no hardware foresees them.
+// They come into the second cache alone: a whole set passes before they are read, more than the
+// first holds.
 template <typename Scalar>
 P3D_INLINE void prefetch_rows(const HeadRows<Scalar>& rows, const int64_t* order, int64_t count,
                               int64_t head, int64_t width) {
-  const int64_t bytes = width * static_cast<int64_t>(sizeof(Scalar));
   for (int64_t i = 0; i < count; ++i) {
-    const char* first = reinterpret_cast<const char*>(rows.at(order[i], head));
-    for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(first + byte);
-    __builtin_prefetch(first + std::max<int64_t>(bytes - 1, 0));
+    const Scalar* row = rows.at(order[i], head);
+    prefetch_lines<false>(row, row + width);
+  }
+}
+
+// The same for rows of (num_rows, heads, width) that are written soon.
+template <typename Scalar>
+P3D_INLINE void prefetch_written(Scalar* rows, const int64_t* order, int64_t count, int64_t head,
+                                 int64_t heads, int64_t width) {
+  for (int64_t i = 0; i < count; ++i) {
+    Scalar* row = rows + (order[i] * heads + head) * width;
+    prefetch_lines<true>(row, row + width);
   }
 }
 

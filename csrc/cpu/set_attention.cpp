@@ -81,6 +81,7 @@ P3D_INLINE void attend_part(const AttentionRows<Scalar>& rows, const Part<Scalar
   for (int64_t begin = part.query_begin; begin < part.query_end; begin += lanes) {
     const int64_t queries = std::min(lanes, part.query_end - begin);
     pack_rows(rows.query, part.order + begin, queries, part.head, width, padded, line);
+    prefetch_written(result, part.order + begin, queries, part.head, rows.heads, width);
     lanes_from_rows<Number, kBytes>(line, padded, scale, query);
     Vec sum, largest;
     attend_lanes<kBytes, Number>(query, key, value, part.count, width, scores, total, sum, largest);

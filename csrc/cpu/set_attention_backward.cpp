@@ -99,6 +99,11 @@ P3D_INLINE void go_back(const Inputs<Scalar>& in, const Part& part, AttentionScr
   for (int64_t begin = 0; begin < keys; begin += lanes) {
     const int64_t queries = std::min(lanes, keys - begin);
     load_queries<kBytes>(in, part, begin, queries, padded, scale * Number(M_LOG2E), block);
+    prefetch_written(gradients.query, part.order + begin, queries, part.head, heads, width);
+    if (begin + lanes >= keys) {  // the last queries
+      prefetch_written(gradients.key, part.order, keys, part.head, heads, width);
+      prefetch_written(gradients.value, part.order, keys, part.head, heads, width);
+    }
     dot_all_rows(sums.key, keys, width, block.query_lanes, width, block.weight);
     dot_all_rows(sums.value, keys, width, block.grad_lanes, width, block.slope);
     for (int64_t k = 0; k < keys; ++k) {
