@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "common/parallel.h"
+#include "cpu/vectors.h"
 
 namespace perception3d {
 
@@ -86,54 +87,107 @@ P3D_INLINE void transpose_from(typename LaneTypes<Number, kBytes>::Vec* square) 
   }
 }
 
-// target (columns, kCount) = transpose of source (kCount, columns), times scale; columns is a
-// multiple of kCount.
-template <typename Number, int kBytes>
-P3D_INLINE void lanes_from_rows(const Number* source, int64_t columns, Number scale,
-                                typename LaneTypes<Number, kBytes>::Vec* target) {
-  using Vec = typename LaneTypes<Number, kBytes>::Vec;
+// The transpose of the square of kCount rows from number `column` on.
+template <typename Number, int kBytes, typename Scalar>
+P3D_INLINE void load_square(const Scalar* const* rows, int64_t column,
+                            typename LaneTypes<Number, kBytes>::Vec* square) {
   constexpr int count = LaneTypes<Number, kBytes>::kCount;
-  for (int64_t column = 0; column < columns; column += count) {
-    Vec square[count];
 #pragma GCC unroll 16
-    for (int row = 0; row < count; ++row) {
-      square[row] = *reinterpret_cast<const Vec*>(source + row * columns + column);
+  for (int row = 0; row < count; ++row) {
+    Numbers<Number, count> numbers;
+    load_vector<count>(rows[row] + column, numbers);
+    std::memcpy(&square[row], &numbers, kBytes);
+  }
+  transpose_from<1, Number, kBytes>(square);
+}
+
+// lanes (width, kCount) = the transpose of kCount rows, times scale.
+template <typename Number, int kBytes, typename Scalar>
+P3D_INLINE void lanes_from_rows(const Scalar* const* rows, int64_t width, Number scale,
+                                typename LaneTypes<Number, kBytes>::Vec* lanes) {
+  constexpr int count = LaneTypes<Number, kBytes>::kCount;
+  int64_t d = 0;
+  for (; d + count <= width; d += count) {
+    typename LaneTypes<Number, kBytes>::Vec square[count];
+    load_square<Number, kBytes>(rows, d, square);
+#pragma GCC unroll 16
+    for (int i = 0; i < count; ++i) lanes[d + i] = square[i] * scale;
+  }
+  if constexpr (kBytes > 16) {
+    constexpr int half = count / 2;
+    for (int first = 0; d + half <= width && first < count; first += half) {
+      typename LaneTypes<Number, kBytes / 2>::Vec square[half];
+      load_square<Number, kBytes / 2>(rows + first, d, square);
+#pragma GCC unroll 8
+      for (int i = 0; i < half; ++i) {
+        square[i] *= scale;
+        std::memcpy(reinterpret_cast<Number*>(lanes + d + i) + first, &square[i], kBytes / 2);
+      }
     }
-    transpose_from<1, Number, kBytes>(square);
-#pragma GCC unroll 16
-    for (int row = 0; row < count; ++row) target[column + row] = square[row] * scale;
+    d += d + half <= width ? half : 0;
+  }
+  for (; d < width; ++d) {
+    for (int row = 0; row < count; ++row) lanes[d][row] = load(rows[row][d]) * scale;
   }
 }
 
-// target (kCount, columns) = transpose of source (columns, kCount), lanes times scale.
-template <typename Number, int kBytes>
-P3D_INLINE void rows_from_lanes(const typename LaneTypes<Number, kBytes>::Vec* source,
-                                int64_t columns,
+// Stores the transpose of a square into kCount rows from number `column` on.
+template <typename Number, int kBytes, typename Scalar>
+P3D_INLINE void store_square(typename LaneTypes<Number, kBytes>::Vec* square, int64_t column,
+                             Scalar* const* rows) {
+  constexpr int count = LaneTypes<Number, kBytes>::kCount;
+  transpose_from<1, Number, kBytes>(square);
+#pragma GCC unroll 16
+  for (int row = 0; row < count; ++row) {
+    Numbers<Number, count> numbers;
+    std::memcpy(&numbers, &square[row], kBytes);
+    store_vector<count>(numbers, rows[row] + column);
+  }
+}
+
+// kCount rows = the transpose of lanes (width, kCount), row r times scale[r].
+template <typename Number, int kBytes, typename Scalar>
+P3D_INLINE void rows_from_lanes(const typename LaneTypes<Number, kBytes>::Vec* lanes, int64_t width,
                                 const typename LaneTypes<Number, kBytes>::Vec& scale,
-                                Number* target) {
-  using Vec = typename LaneTypes<Number, kBytes>::Vec;
+                                Scalar* const* rows) {
   constexpr int count = LaneTypes<Number, kBytes>::kCount;
-  for (int64_t column = 0; column < columns; column += count) {
-    Vec square[count];
+  int64_t d = 0;
+  for (; d + count <= width; d += count) {
+    typename LaneTypes<Number, kBytes>::Vec square[count];
 #pragma GCC unroll 16
-    for (int row = 0; row < count; ++row) square[row] = source[column + row] * scale;
-    transpose_from<1, Number, kBytes>(square);
-#pragma GCC unroll 16
-    for (int row = 0; row < count; ++row) {
-      *reinterpret_cast<Vec*>(target + row * columns + column) = square[row];
+    for (int i = 0; i < count; ++i) square[i] = lanes[d + i] * scale;
+    store_square<Number, kBytes>(square, d, rows);
+  }
+  if constexpr (kBytes > 16) {
+    constexpr int half = count / 2;
+    for (int first = 0; d + half <= width && first < count; first += half) {
+      typename LaneTypes<Number, kBytes / 2>::Vec square[half], factor;
+      std::memcpy(&factor, reinterpret_cast<const Number*>(&scale) + first, kBytes / 2);
+#pragma GCC unroll 8
+      for (int i = 0; i < half; ++i) {
+        std::memcpy(&square[i], reinterpret_cast<const Number*>(lanes + d + i) + first, kBytes / 2);
+        square[i] *= factor;
+      }
+      store_square<Number, kBytes / 2>(square, d, rows + first);
     }
+    d += d + half <= width ? half : 0;
+  }
+  for (; d < width; ++d) {
+    for (int row = 0; row < count; ++row) store(lanes[d][row] * scale[row], rows[row][d]);
   }
 }
 
-// dots[k] = rows[k * stride ..] . lanes for kRows rows of `width` numbers.
+// dots[k] = rows[k] . lanes for kRows rows of `width` numbers.
 template <int kRows, typename Vec, typename Number>
-P3D_INLINE void dot_rows(const Number* rows, int64_t stride, const Vec* lanes, int64_t width,
-                         Vec* dots) {
+P3D_INLINE void dot_rows(const Number* const* rows, const Vec* lanes, int64_t width, Vec* dots) {
+  const Number* row[kRows];
+#pragma GCC unroll 8
+  for (int k = 0; k < kRows; ++k) row[k] = rows[k];
   Vec sum[kRows] = {};
   for (int64_t d = 0; d < width; ++d) {
     const Vec lane = lanes[d];
 #pragma GCC unroll 8
-    for (int k = 0; k < kRows; ++k) sum[k] += lane * rows[k * stride + d];
+    for (int k = 0; k < kRows; ++k) sum[k] += lane * row[k][d];
   }
 #pragma GCC unroll 8
   for (int k = 0; k < kRows; ++k) dots[k] = sum[k];
@@ -142,49 +196,49 @@ P3D_INLINE void dot_rows(const Number* rows, int64_t stride, const Vec* lanes, i
 // dots[k] for `count` rows.  The last tile reaches back over rows that are done: cheaper than a
 // narrow one.
 template <typename Vec, typename Number>
-P3D_INLINE void dot_all_rows(const Number* rows, int64_t count, int64_t stride, const Vec* lanes,
+P3D_INLINE void dot_all_rows(const Number* const* rows, int64_t count, const Vec* lanes,
                              int64_t width, Vec* dots) {
   int64_t k = 0;
-  if (count >= 8) {
-    for (; k + 8 <= count; k += 8) dot_rows<8>(rows + k * stride, stride, lanes, width, dots + k);
-    if (k == count) return;
+  for (; k + 8 <= count; k += 8) dot_rows<8>(rows + k, lanes, width, dots + k);
+  if (k + 4 < count && k >= 8) {
     k = count - 8;
-    return dot_rows<8>(rows + k * stride, stride, lanes, width, dots + k);
+    return dot_rows<8>(rows + k, lanes, width, dots + k);
   }
-  if (count >= 4) {
-    dot_rows<4>(rows, stride, lanes, width, dots);
+  if (k < count && count >= 4) {
+    if (k + 4 < count) dot_rows<4>(rows + k, lanes, width, dots + k);
     k = count - 4;
-    return dot_rows<4>(rows + k * stride, stride, lanes, width, dots + k);
+    return dot_rows<4>(rows + k, lanes, width, dots + k);
   }
-  for (; k < count; ++k) dot_rows<1>(rows + k * stride, stride, lanes, width, dots + k);
+  for (; k < count; ++k) dot_rows<1>(rows + k, lanes, width, dots + k);
 }
 
-// totals[d] += sum over the rows of rows[k * stride + d] * weights[k], for kWidth numbers.
+// totals[d] += sum over the rows of rows[k][first + d] * weights[k], for kWidth numbers.
 template <int kWidth, typename Vec, typename Number>
-P3D_INLINE void add_rows(const Number* rows, int64_t count, int64_t stride, const Vec* weights,
-                         Vec* totals) {
+P3D_INLINE void add_rows(const Number* const* rows, int64_t count, int64_t first,
+                         const Vec* weights, Vec* totals) {
   Vec sum[kWidth];
 #pragma GCC unroll 8
   for (int d = 0; d < kWidth; ++d) sum[d] = totals[d];
   for (int64_t k = 0; k < count; ++k) {
     const Vec weight = weights[k];
+    const Number* row = rows[k] + first;
 #pragma GCC unroll 8
-    for (int d = 0; d < kWidth; ++d) sum[d] += weight * rows[k * stride + d];
+    for (int d = 0; d < kWidth; ++d) sum[d] += weight * row[d];
   }
 #pragma GCC unroll 8
   for (int d = 0; d < kWidth; ++d) totals[d] = sum[d];
 }
 
 template <typename Vec, typename Number>
-P3D_INLINE void add_all_rows(const Number* rows, int64_t count, int64_t stride, const Vec* weights,
+P3D_INLINE void add_all_rows(const Number* const* rows, int64_t count, const Vec* weights,
                              int64_t width, Vec* totals) {
   int64_t d = 0;
-  for (; d + 8 <= width; d += 8) add_rows<8>(rows + d, count, stride, weights, totals + d);
+  for (; d + 8 <= width; d += 8) add_rows<8>(rows, count, d, weights, totals + d);
   if (d + 4 <= width) {
-    add_rows<4>(rows + d, count, stride, weights, totals + d);
+    add_rows<4>(rows, count, d, weights, totals + d);
     d += 4;
   }
-  for (; d < width; ++d) add_rows<1>(rows + d, count, stride, weights, totals + d);
+  for (; d < width; ++d) add_rows<1>(rows, count, d, weights, totals + d);
 }
 
 // totals[k] += sum over i < count of weights[k][i] * rows[i], for kRows totals of kVectors vectors;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "common/parallel.h"
@@ -156,6 +157,24 @@ P3D_INLINE void pack_rows(const HeadRows<Scalar>& rows, const int64_t* order, in
     }
     for (; d < width; ++d) line[d] = load(source[d]);
   }
+}
+
+// Rows that many queries pass through lie side by side; few are read where they are.
+constexpr int64_t kMostRowsInPlace = 128;
+
+// found[i] = row order[i] of one head as numbers to compute with: itself, or a copy in `space`
+// (count, width).
+template <typename Scalar, typename Number>
+P3D_INLINE void list_rows(const HeadRows<Scalar>& rows, const int64_t* order, int64_t count,
+                          int64_t head, int64_t width, Number* space, const Number** found) {
+  if constexpr (std::is_same_v<Scalar, Number>) {
+    if (count <= kMostRowsInPlace) {
+      for (int64_t i = 0; i < count; ++i) found[i] = rows.at(order[i], head);
+      return;
+    }
+  }
+  pack_rows(rows, order, count, head, width, width, space);
+  for (int64_t i = 0; i < count; ++i) found[i] = space + i * width;
 }
 
 // The way back: row order[i] of one head of (num_rows, heads, width) = source (count, stride).

@@ -22,11 +22,19 @@ struct Part {
   int64_t next_count;  // rows of the set that follows
 };
 
-// Running softmax of one vector of queries over all keys.  key and value: (count, width);
-// query: (width, kCount), scaled so that scores are powers of 2; scores: room for kKeysAtOnce.
-// Fills total (width, kCount), and returns the sum and the largest score.
+// Memory of one part.
+template <typename Number>
+struct PartScratch {
+  const Number **key, **value;  // the rows of the set
+  // Room for one vector of queries: (width, kCount) of each, and a score per key.
+  Number *query, *total, *scores;
+};
+
+// Running softmax of one vector of queries over `count` keys.  query: (width, kCount), scaled so
+// that scores are powers of 2; scores: room for kKeysAtOnce.  Fills total (width, kCount), and
+// returns the sum and the largest score.
 template <int kBytes, typename Number, typename Vec>
-P3D_INLINE void attend_lanes(const Vec* query, const Number* key, const Number* value,
+P3D_INLINE void attend_lanes(const Vec* query, const Number* const* key, const Number* const* value,
                              int64_t count, int64_t width, Vec* scores, Vec* total, Vec& sum,
                              Vec& largest) {
   largest = Vec{} - std::numeric_limits<Number>::infinity();
@@ -34,7 +42,7 @@ P3D_INLINE void attend_lanes(const Vec* query, const Number* key, const Number* 
   for (int64_t d = 0; d < width; ++d) total[d] = Vec{};
   for (int64_t begin = 0; begin < count; begin += kKeysAtOnce) {
     const int64_t keys = std::min(kKeysAtOnce, count - begin);
-    dot_all_rows(key + begin * width, keys, width, query, width, scores);
+    dot_all_rows(key + begin, keys, query, width, scores);
     Vec top = largest;
     for (int64_t k = 0; k < keys; ++k) top = scores[k] > top ? scores[k] : top;
     if (begin > 0) {  // what was summed up so far was relative to another maximum
@@ -50,7 +58,41 @@ P3D_INLINE void attend_lanes(const Vec* query, const Number* key, const Number* 
       scores[k] = weight;
       sum += weight;
     }
-    add_all_rows(value + begin * width, keys, width, scores, width, total);
+    add_all_rows(value + begin, keys, scores, width, total);
+  }
+}
+
+// Up to kCount queries from number `begin` of the set on.
+template <int kBytes, typename Scalar>
+P3D_INLINE void attend_queries(const AttentionRows<Scalar>& rows, const Part<Scalar>& part,
+                               const PartScratch<Compute<Scalar>>& scratch, int64_t begin,
+                               int64_t queries, Scalar* result, Compute<Scalar>* log_sum) {
+  using Number = Compute<Scalar>;
+  using Vec = typename LaneTypes<Number, kBytes>::Vec;
+  constexpr int64_t lanes = LaneTypes<Number, kBytes>::kCount;
+  const int64_t width = rows.width;
+  Vec* query = reinterpret_cast<Vec*>(scratch.query);
+  Vec* total = reinterpret_cast<Vec*>(scratch.total);
+  // Lanes without a query repeat the last one.
+  const Scalar* source[lanes];
+  Scalar* target[lanes];
+  for (int64_t i = 0; i < lanes; ++i) {
+    const int64_t row = part.order[begin + std::min(i, queries - 1)];
+    source[i] = rows.query.at(row, part.head);
+    target[i] = result + (row * rows.heads + part.head) * width;
+    prefetch_lines<true>(target[i], target[i] + width);
+  }
+  // Base 2: exp(x) = 2^(x log2 e).
+  const Number scale = Number(M_LOG2E) / std::sqrt(static_cast<Number>(width));
+  lanes_from_rows<Number, kBytes>(source, width, scale, query);
+  Vec sum, largest;
+  attend_lanes<kBytes, Number>(query, scratch.key, scratch.value, part.count, width,
+                               reinterpret_cast<Vec*>(scratch.scores), total, sum, largest);
+  const Vec share = Number{1} / sum;
+  rows_from_lanes<Number, kBytes>(total, width, share, target);
+  if (log_sum == nullptr) return;
+  for (int64_t i = 0; i < queries; ++i) {
+    log_sum[part.order[begin + i] * rows.heads + part.head] = largest[i] + std::log2(sum[i]);
   }
 }
 
@@ -58,41 +100,36 @@ template <int kBytes, typename Scalar>
 P3D_INLINE void attend_part(const AttentionRows<Scalar>& rows, const Part<Scalar>& part,
                             AttentionScratch& scratch, Scalar* result, Compute<Scalar>* log_sum) {
   using Number = Compute<Scalar>;
-  using Vec = typename LaneTypes<Number, kBytes>::Vec;
   constexpr int64_t lanes = LaneTypes<Number, kBytes>::kCount;
-  const int64_t width = rows.width;
-  const int64_t padded = (width + lanes - 1) / lanes * lanes;
-  const int64_t keys = std::min(kKeysAtOnce, part.count);
-  scratch.reserve(sizeof(Number) * (2 * part.count * width + lanes * (3 * padded + keys)), 6);
+  const int64_t width = rows.width, keys = std::min(kKeysAtOnce, part.count);
+  scratch.reserve(sizeof(Number) * (2 * part.count * width + lanes * (2 * width + keys)) +
+                      2 * part.count * sizeof(Number*),
+                  7);
   Number* key = scratch.take<Number>(part.count * width);
   Number* value = scratch.take<Number>(part.count * width);
-  Number* line = scratch.take<Number>(lanes * padded);
-  Vec* query = scratch.take<Vec>(padded);
-  Vec* total = scratch.take<Vec>(padded);
-  Vec* scores = scratch.take<Vec>(keys);
+  const PartScratch<Number> memory{
+      scratch.take<const Number*>(part.count), scratch.take<const Number*>(part.count),
+      scratch.take<Number>(lanes * width), scratch.take<Number>(lanes * width),
+      scratch.take<Number>(lanes * keys)};
   const int64_t* next = part.order + part.count;
+  list_rows(rows.key, part.order, part.count, part.head, width, key, memory.key);
+  list_rows(rows.value, part.order, part.count, part.head, width, value, memory.value);
+  // What the next set needs is fetched in three pieces, with work between them: a burst of fetches
+  // waits for itself.
   prefetch_rows(rows.key, next, part.next_count, part.head, width);
-  pack_rows(rows.key, part.order, part.count, part.head, width, width, key);
-  prefetch_rows(rows.value, next, part.next_count, part.head, width);
-  pack_rows(rows.value, part.order, part.count, part.head, width, width, value);
-  prefetch_rows(rows.query, next, part.next_count, part.head, width);
-  // Base 2: exp(x) = 2^(x log2 e).
-  const Number scale = Number(M_LOG2E) / std::sqrt(static_cast<Number>(width));
   for (int64_t begin = part.query_begin; begin < part.query_end; begin += lanes) {
     const int64_t queries = std::min(lanes, part.query_end - begin);
-    pack_rows(rows.query, part.order + begin, queries, part.head, width, padded, line);
-    prefetch_written(result, part.order + begin, queries, part.head, rows.heads, width);
-    lanes_from_rows<Number, kBytes>(line, padded, scale, query);
-    Vec sum, largest;
-    attend_lanes<kBytes, Number>(query, key, value, part.count, width, scores, total, sum, largest);
-    const Vec share = Number{1} / sum;
-    rows_from_lanes<Number, kBytes>(total, padded, share, line);
-    unpack_rows(line, queries, padded, part.order + begin, part.head, rows.heads, width, result);
-    if (log_sum == nullptr) continue;
-    for (int64_t i = 0; i < queries; ++i) {
-      log_sum[part.order[begin + i] * rows.heads + part.head] = largest[i] + std::log2(sum[i]);
+    if (queries > lanes / 2) {
+      attend_queries<kBytes>(rows, part, memory, begin, queries, result, log_sum);
+    } else {
+      constexpr int kFewBytes = kBytes > 16 ? kBytes / 2 : kBytes;
+      attend_queries<kFewBytes>(rows, part, memory, begin, queries, result, log_sum);
+    }
+    if (begin == part.query_begin) {
+      prefetch_rows(rows.value, next, part.next_count, part.head, width);
     }
   }
+  prefetch_rows(rows.query, next, part.next_count, part.head, width);
 }
 
 // One function per scalar type and machine.

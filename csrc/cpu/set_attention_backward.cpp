@@ -32,10 +32,10 @@ struct QueryLanes {
   Vec log_sum, shift;             // shift: grad . result
 };
 
-// Sums of the keys of a set.
+// The keys of a set, and their sums.
 template <typename Number>
 struct KeyRows {
-  Number *key, *value;            // (keys, width)
+  const Number **key, **value;    // rows
   Number *grad_key, *grad_value;  // (keys, padded)
 };
 
@@ -59,8 +59,13 @@ P3D_INLINE void load_queries(const Inputs<Scalar>& in, const Part& part, int64_t
     lanes.shift[i] = dot;
   }
   static_assert(count <= 16, "a square of lanes has to fit into registers");
-  lanes_from_rows<Number, kBytes>(lanes.query, padded, scale, lanes.query_lanes);
-  lanes_from_rows<Number, kBytes>(lanes.grad, padded, Number{1}, lanes.grad_lanes);
+  const Number *query_rows[count], *grad_rows[count];
+  for (int64_t i = 0; i < count; ++i) {
+    query_rows[i] = lanes.query + i * padded;
+    grad_rows[i] = lanes.grad + i * padded;
+  }
+  lanes_from_rows<Number, kBytes>(query_rows, width, scale, lanes.query_lanes);
+  lanes_from_rows<Number, kBytes>(grad_rows, width, Number{1}, lanes.grad_lanes);
 }
 
 template <int kBytes, typename Scalar>
@@ -71,8 +76,12 @@ P3D_INLINE void go_back(const Inputs<Scalar>& in, const Part& part, AttentionScr
   constexpr int64_t lanes = LaneTypes<Number, kBytes>::kCount;
   const int64_t width = in.rows.width, heads = in.rows.heads, keys = part.count;
   const int64_t padded = (width + lanes - 1) / lanes * lanes;
-  scratch.reserve(sizeof(Number) * (2 * keys * (width + padded + lanes) + 6 * lanes * padded), 12);
-  const KeyRows<Number> sums{scratch.take<Number>(keys * width), scratch.take<Number>(keys * width),
+  scratch.reserve(sizeof(Number) * (2 * keys * (width + padded + lanes) + 6 * lanes * padded) +
+                      2 * keys * sizeof(Number*),
+                  14);
+  Number* key = scratch.take<Number>(keys * width);
+  Number* value = scratch.take<Number>(keys * width);
+  const KeyRows<Number> sums{scratch.take<const Number*>(keys), scratch.take<const Number*>(keys),
                              scratch.take<Number>(keys * padded),
                              scratch.take<Number>(keys * padded)};
   QueryLanes<Number, Vec> block{};
@@ -85,13 +94,11 @@ P3D_INLINE void go_back(const Inputs<Scalar>& in, const Part& part, AttentionScr
   block.weight = scratch.take<Vec>(keys);
   block.slope = scratch.take<Vec>(keys);
   const int64_t* next = part.order + keys;
+  list_rows(in.rows.key, part.order, keys, part.head, width, key, sums.key);
+  list_rows(in.rows.value, part.order, keys, part.head, width, value, sums.value);
+  // What the next set needs is fetched in pieces, with work between them.
   prefetch_rows(in.rows.key, next, part.next_count, part.head, width);
   prefetch_rows(in.rows.value, next, part.next_count, part.head, width);
-  pack_rows(in.rows.key, part.order, keys, part.head, width, width, sums.key);
-  pack_rows(in.rows.value, part.order, keys, part.head, width, width, sums.value);
-  prefetch_rows(in.rows.query, next, part.next_count, part.head, width);
-  prefetch_rows(in.grad, next, part.next_count, part.head, width);
-  prefetch_rows(in.result, next, part.next_count, part.head, width);
   std::fill_n(sums.grad_key, keys * padded, Number{0});
   std::fill_n(sums.grad_value, keys * padded, Number{0});
 
@@ -104,8 +111,8 @@ P3D_INLINE void go_back(const Inputs<Scalar>& in, const Part& part, AttentionScr
       prefetch_written(gradients.key, part.order, keys, part.head, heads, width);
       prefetch_written(gradients.value, part.order, keys, part.head, heads, width);
     }
-    dot_all_rows(sums.key, keys, width, block.query_lanes, width, block.weight);
-    dot_all_rows(sums.value, keys, width, block.grad_lanes, width, block.slope);
+    dot_all_rows(sums.key, keys, block.query_lanes, width, block.weight);
+    dot_all_rows(sums.value, keys, block.grad_lanes, width, block.slope);
     for (int64_t k = 0; k < keys; ++k) {
       Vec weight = block.weight[k] - block.log_sum;
       exp2_lanes<kBytes>(weight);
@@ -113,15 +120,22 @@ P3D_INLINE void go_back(const Inputs<Scalar>& in, const Part& part, AttentionScr
       block.slope[k] = weight * (block.slope[k] - block.shift) * scale;
     }
     for (int64_t d = 0; d < width; ++d) block.total[d] = Vec{};
-    add_all_rows(sums.key, keys, width, block.slope, width, block.total);
+    add_all_rows(sums.key, keys, block.slope, width, block.total);
     add_all_outer(block.weight, keys, reinterpret_cast<const Vec*>(block.grad), queries,
                   padded / lanes, reinterpret_cast<Vec*>(sums.grad_value));
     add_all_outer(block.slope, keys, reinterpret_cast<const Vec*>(block.query), queries,
                   padded / lanes, reinterpret_cast<Vec*>(sums.grad_key));
-    rows_from_lanes<Number, kBytes>(block.total, padded, Vec{} + Number{1}, block.result);
-    unpack_rows(block.result, queries, padded, part.order + begin, part.head, heads, width,
-                gradients.query);
+    Scalar* target[lanes];
+    for (int64_t i = 0; i < lanes; ++i) {
+      target[i] = i < queries
+                      ? gradients.query + (part.order[begin + i] * heads + part.head) * width
+                      : reinterpret_cast<Scalar*>(block.result);  // not needed any more
+    }
+    rows_from_lanes<Number, kBytes>(block.total, width, Vec{} + Number{1}, target);
+    if (begin == 0) prefetch_rows(in.rows.query, next, part.next_count, part.head, width);
   }
+  prefetch_rows(in.grad, next, part.next_count, part.head, width);
+  prefetch_rows(in.result, next, part.next_count, part.head, width);
   unpack_rows(sums.grad_key, keys, padded, part.order, part.head, heads, width, gradients.key);
   unpack_rows(sums.grad_value, keys, padded, part.order, part.head, heads, width, gradients.value);
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "binding/cpu/cpu_call.h"
+#include "binding/cpu/fresh_tensor.h"
 #include "binding/depthwise_conv.h"
 #include "binding/storage_types.h"
 
@@ -22,7 +23,7 @@ Tensor conv(const Tensor& features, std::vector<Tensor> neighbours, std::vector<
             std::vector<int64_t> first_channels, bool residual) {
   const char* op = "depthwise_conv";
   const CpuCall call{op};
-  Tensor result = torch::stable::new_empty(features, {features.size(0), features.size(1)});
+  Tensor result = fresh_tensor(features, {features.size(0), features.size(1)});
   dispatch_storage(op, "features", features, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     const auto conv = depthwise_conv_of<Scalar>(op, call, features, neighbours, weights,
@@ -43,8 +44,7 @@ std::tuple<Tensor, std::vector<Tensor>> conv_backward(const Tensor& grad, const 
   const char* op = "depthwise_conv_backward";
   const CpuCall call{op};
   check_depthwise_grad(op, call, grad, features);
-  Tensor grad_features =
-      torch::stable::new_empty(grad, {needs_features ? grad.size(0) : 0, grad.size(1)});
+  Tensor grad_features = fresh_tensor(grad, {needs_features ? grad.size(0) : 0, grad.size(1)});
   std::vector<Tensor> grad_weights;
   for (const Tensor& weight : weights) {
     const int64_t taps = needs_weights ? weight.size(0) : 0;

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "binding/cpu/cpu_call.h"
+#include "binding/cpu/fresh_tensor.h"
 #include "binding/cpu/row_lists.h"
 #include "binding/storage_types.h"
 #include "common/check.h"
@@ -37,7 +38,7 @@ Tensor sum(const Tensor& values, const Tensor& order, const Tensor& offsets, boo
   check_cpu(op, "values", values, values.scalar_type(), 2);
   const Segments segments = checked_segments(op, order, offsets, values.size(0));
   const int64_t columns = values.size(1);
-  Tensor result = torch::stable::new_empty(values, {segments.count, columns});
+  Tensor result = fresh_tensor(values, {segments.count, columns});
   dispatch_storage(op, "values", values, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     segment_sum(data_of<Scalar>(values), segments, columns, mean, mutable_data_of<Scalar>(result),
@@ -53,7 +54,7 @@ Tensor sum_backward(const Tensor& grad, const Tensor& order, const Tensor& offse
   const Segments segments = checked_segments(op, order, offsets, num_rows);
   check_size(op, "grad", grad, 0, segments.count);
   const int64_t columns = grad.size(1);
-  Tensor result = torch::stable::new_empty(grad, {num_rows, columns});
+  Tensor result = fresh_tensor(grad, {num_rows, columns});
   dispatch_storage(op, "grad", grad, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     segment_sum_backward(data_of<Scalar>(grad), segments, num_rows, columns, mean,
@@ -68,7 +69,7 @@ std::tuple<Tensor, Tensor> max(const Tensor& values, const Tensor& order, const 
   check_cpu(op, "values", values, values.scalar_type(), 2);
   const Segments segments = checked_segments(op, order, offsets, values.size(0));
   const int64_t columns = values.size(1);
-  Tensor maximum = torch::stable::new_empty(values, {segments.count, columns});
+  Tensor maximum = fresh_tensor(values, {segments.count, columns});
   Tensor row =
       torch::stable::new_empty(values, {keep_rows ? segments.count : 0, columns}, ScalarType::Int);
   dispatch_storage(op, "values", values, [&](auto* scalar) {
@@ -92,7 +93,7 @@ Tensor max_backward(const Tensor& grad, const Tensor& row_of_maximum, int64_t nu
     STD_TORCH_CHECK(row[i] < num_rows, op, ": row_of_maximum must be < ", num_rows, ", got ",
                     row[i]);
   }
-  Tensor result = torch::stable::new_empty(grad, {num_rows, columns});
+  Tensor result = fresh_tensor(grad, {num_rows, columns});
   dispatch_storage(op, "grad", grad, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
     segment_max_backward(data_of<Scalar>(grad), row, segments, num_rows, columns,

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "binding/cpu/cpu_call.h"
+#include "binding/cpu/fresh_tensor.h"
 #include "binding/cpu/row_lists.h"
 #include "binding/set_attention.h"
 
@@ -31,7 +32,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const
   const SetAttentionTensors tensors{query, key, value, order, offsets};
   const RowSets sets = checked_sets(op, tensors);
   const int64_t num_rows = query.size(0), heads = query.size(1);
-  Tensor result = torch::stable::new_empty(query, {num_rows, heads, query.size(2)});
+  Tensor result = fresh_tensor(query, {num_rows, heads, query.size(2)});
   Tensor log_sum =
       torch::stable::new_empty(query, {keep_log_sum ? num_rows : 0, heads}, sum_dtype(query));
   dispatch_storage(op, "query", query, [&](auto* scalar) {
@@ -53,7 +54,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& qu
   check_cpu(op, "log_sum", log_sum, sum_dtype(query), 2);
   tensors.check_results(op, grad, result, log_sum);
   const auto empty = [&] {
-    return torch::stable::new_empty(query, {query.size(0), query.size(1), query.size(2)});
+    return fresh_tensor(query, {query.size(0), query.size(1), query.size(2)});
   };
   Tensor grad_query = empty(), grad_key = empty(), grad_value = empty();
   dispatch_storage(op, "query", query, [&](auto* scalar) {

@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "binding/cpu/cpu_call.h"
+#include "binding/cpu/fresh_tensor.h"
 #include "cpu/subm_conv.h"
 
 namespace perception3d {
@@ -26,7 +27,7 @@ struct OnCpu {
     tensors.check(op, call);
     tensors.check_bias(op, call, bias);
     const ConvShape shape = tensors.shape();
-    Tensor result = torch::stable::new_empty(tensors.features, {shape.rows, shape.out_channels});
+    Tensor result = fresh_tensor(tensors.features, {shape.rows, shape.out_channels});
     dispatch_storage(op, "features", tensors.features, [&](auto* scalar) {
       using Scalar = std::remove_pointer_t<decltype(scalar)>;
       const int64_t bad_row =
@@ -46,7 +47,7 @@ struct OnCpu {
     tensors.check_grad(op, call, grad);
     const ConvShape shape = tensors.shape();
     Tensor grad_features =
-        torch::stable::new_empty(grad, {needs_features ? shape.inputs : 0, shape.in_channels});
+        fresh_tensor(grad, {needs_features ? shape.inputs : 0, shape.in_channels});
     Tensor grad_weight = torch::stable::new_empty(
         grad, {needs_weight ? shape.taps : 0, shape.in_channels, shape.out_channels});
     dispatch_storage(op, "grad", grad, [&](auto* scalar) {
