@@ -28,6 +28,7 @@ CONTRACTED = {
     "add_norm",
     "set_attention",
     "set_attention_backward",
+    "set_transformer",
     "linear_attention_finish",
     "linear_attention_products",
     "scattered_linear_attention",

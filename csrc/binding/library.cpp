@@ -63,11 +63,14 @@ P3D_DEFINE_LIBRARY(P3D_LIBRARY, m) {
   // Linear maps of rows; the activation is an Activation of cpu/linear.h.
   m.def("linear(Tensor rows, Tensor weight, Tensor? bias, int activation) -> Tensor");
   m.def(
-      "linear_norm(Tensor rows, Tensor weight, Tensor? bias, Tensor[] kept, Tensor[] norm_weights, "
-      "Tensor[] norm_biases, float epsilon) -> Tensor");
-  m.def(
       "linear_weight_gradient(Tensor grad, Tensor rows, bool needs_bias) -> (Tensor grad_weight, "
       "Tensor grad_bias)");
+
+  // A layer of a set transformer.  Maps: query, key and value in one, projection, feed-forward.
+  m.def(
+      "set_transformer(Tensor rows, Tensor table, Tensor index, Tensor order, Tensor offsets, "
+      "int heads, Tensor[] weights, Tensor[] biases, int activation, Tensor[] kept, "
+      "Tensor[] norm_weights, Tensor[] norm_biases, float epsilon) -> Tensor");
 
   // Sparse convolutions.
   m.def("subm_index(Tensor coords, int batch_size, int[] spatial_shape, int[] kernel) -> Tensor");

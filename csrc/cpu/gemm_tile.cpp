@@ -13,11 +13,12 @@ P3D_INLINE void multiply_tile(const Tile<Number>& tile, int64_t column) {
   constexpr int64_t kLanes = kBytes / static_cast<int64_t>(sizeof(Number));
   Vector sum[kRows][kVectors] = {};
   if constexpr (kSums == Sums::kStart) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      std::memcpy(&sum[0][v], tile.start + column + v * kLanes, kBytes);
 #pragma GCC unroll 6
-      for (int r = 1; r < kRows; ++r) sum[r][v] = sum[0][v];
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        std::memcpy(&sum[r][v], tile.starts[r] + column + v * kLanes, kBytes);
+      }
     }
   }
   const Number* panel = tile.panel + column;

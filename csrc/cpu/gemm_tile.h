@@ -21,10 +21,11 @@ constexpr int64_t units_of(int64_t columns) {
   return (columns + kUnit<Number> - 1) / kUnit<Number>;
 }
 
-// Where sums begin: with what lies at `sums`, or with one row of numbers for all, at `start`.
+// Where sums begin: with what lies at `sums`, or with other rows of numbers, at `starts`.
 enum class Sums { kContinue, kStart };
 
-// sums[r][c] = its start + sum over d < depth of rows[r][d * step] * panel[d * stride + c].
+// sums[r][c] = its start + sum over d < depth of rows[r][d * step] * panel[d * stride + c].  Unlike
+// the sums, starts may be the same for several rows.
 template <typename Number>
 struct Tile {
   const Number* rows[kTileRows];
@@ -32,7 +33,7 @@ struct Tile {
   int64_t depth, step;
   const Number* panel;
   int64_t stride;
-  const Number* start;
+  const Number* starts[kTileRows];
 };
 
 // `rows` (up to kTileRows) rows and a panel of `units` (up to kPanelUnits) units.

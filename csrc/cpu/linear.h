@@ -3,8 +3,6 @@
 
 #include <cstdint>
 
-#include "cpu/add_norm.h"
-
 namespace perception3d {
 
 // Row r is data[r * step .. r * step + columns - 1].
@@ -23,11 +21,18 @@ struct LinearWeight {
 
 enum class Activation { kNone, kRelu, kGelu };
 
-// result (rows, weight.out), contiguous: activation(rows weight^T + bias), then the norms; bias may
-// be null.  A row of the result depends on its own rows only, bit for bit.
+// rows -> activation(rows weight^T + bias); bias may be null.
 template <typename Number>
-void linear(const RowMatrix<Number>& rows, const LinearWeight<Number>& weight, const Number* bias,
-            Activation activation, const AddNorms<Number>& norms, Number* result, int threads);
+struct LinearMap {
+  LinearWeight<Number> weight;
+  const Number* bias;
+  Activation activation;
+};
+
+// result (rows, out), contiguous.  A row of the result depends on its own row only, bit for bit.
+template <typename Number>
+void linear(const RowMatrix<Number>& rows, const LinearMap<Number>& map, Number* result,
+            int threads);
 
 // grad_weight (grad.columns, rows.columns), contiguous: grad^T rows; grad_bias (grad.columns) or
 // null: sums of grad.  The same on any number of threads.

@@ -40,9 +40,9 @@ def operator_flops() -> dict[Any, RawFlops]:
     native = load_library()
     formulas: dict[Any, Callable[..., int]] = {
         native.linear: _linear,
-        native.linear_norm: _linear,
         native.linear_weight_gradient: _linear_weight,
         native.set_attention: _set_attention,
+        native.set_transformer: _set_transformer,
         native.scattered_linear_attention: _linear_attention,
         native.scattered_linear_attention_qkv: _linear_attention_qkv,
         native.subm_conv: _subm_conv,
@@ -63,9 +63,28 @@ def _linear_weight(grad: Tensor, rows: Tensor, needs_bias: bool) -> int:
 def _set_attention(
     query: Tensor, key: Tensor, value: Tensor, order: Tensor, offsets: Tensor, *settings: object
 ) -> int:
+    return _attention(query.shape[1] * query.shape[2], offsets)
+
+
+def _attention(channels: int, offsets: Tensor) -> int:
     """Two products of every query with the keys of its set."""
-    pairs = int((offsets.diff() ** 2).sum())
-    return 2 * (2 * pairs * query.shape[1] * query.shape[2])
+    return 2 * (2 * int((offsets.diff() ** 2).sum()) * channels)
+
+
+def _set_transformer(
+    rows: Tensor,
+    table: Tensor,
+    index: Tensor,
+    order: Tensor,
+    offsets: Tensor,
+    heads: int,
+    weights: list[Tensor],
+    *settings: object,
+) -> int:
+    """Four maps of the rows, queries and keys of the table, and attention."""
+    channels = rows.shape[1]
+    maps = rows.shape[0] * sum(weight.numel() for weight in weights)
+    return 2 * (maps + 2 * table.numel() * channels) + _attention(channels, offsets)
 
 
 def _linear_attention(query: Tensor, key: Tensor, value: Tensor, *tables: object) -> int:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from perception3d.layers.linear import RowLinear
-from perception3d.ops.linear import ACTIVATIONS, linear
-from perception3d.ops.linear_norm import linear_norm
-from perception3d.ops.set_attention import set_attention
+from perception3d.ops.linear import ACTIVATIONS
+from perception3d.ops.set_transformer import TransformerParameters, attend_sets, set_transformer
+from perception3d.structures import TableRows
 
 # Rows that are added to what a layer made, and the norm of the sum.
 Residual = tuple[Tensor, nn.LayerNorm]
@@ -52,20 +52,9 @@ class SetAttention(nn.Module):
         Returns:
             (N, C).
         """
-        result: Tensor = self.out(self.mix(features, position, order, offsets))
+        mixed = attend_sets(features, position, order, offsets, self.heads, _pair(self.qkv))
+        result: Tensor = self.out(mixed)
         return result
-
-    def mix(self, features: Tensor, position: Tensor, order: Tensor, offsets: Tensor) -> Tensor:
-        """Attend, as `forward` but for the last linear map."""
-        count, channels = features.shape
-        split = 2 * channels
-        placed = features + position.to(features.dtype)
-        query_key = linear(placed, self.qkv.weight[:split], self.qkv.bias[:split])
-        value = linear(features, self.qkv.weight[split:], self.qkv.bias[split:])
-        query, key = query_key.view(count, 2, self.heads, channels // self.heads).unbind(1)
-        value = value.view(count, self.heads, channels // self.heads)
-        mixed = set_attention(query, key, value, order, offsets)
-        return mixed.reshape(count, channels)
 
 
 class SetTransformer(nn.Module):
@@ -100,7 +89,7 @@ class SetTransformer(nn.Module):
     def forward(
         self,
         features: Tensor,
-        position: Tensor,
+        position: Tensor | TableRows,
         order: Tensor,
         offsets: Tensor,
         after: Sequence[Residual] = (),
@@ -108,16 +97,34 @@ class SetTransformer(nn.Module):
         """Transform (N, C) features.
 
         Args:
-            features, position, order, offsets: as `SetAttention.forward`.
+            features, order, offsets: as `SetAttention.forward`.
+            position: (N, C) embedding, or rows of a table.
             after: further rows to add, each sum followed by its norm.
 
         Returns:
             (N, C).
         """
-        mixed = self.attention.mix(features, position, order, offsets)
-        attended = _map_and_norm(self.attention.out, mixed, (features, self.norm1))
-        hidden = linear(attended, self.linear1.weight, self.linear1.bias, self.activation)
-        return _map_and_norm(self.linear2, hidden, (attended, self.norm2), *after)
+        if isinstance(position, TableRows):
+            places, index = position.table, position.index
+        else:
+            places, index = position, None
+        residuals = [(kept, _pair(norm)) for kept, norm in after]
+        (epsilon,) = {norm.eps for norm in (self.norm1, self.norm2, *(norm for _, norm in after))}
+        attention = self.attention
+        layer = TransformerParameters(
+            attention.heads,
+            (
+                _pair(attention.qkv),
+                _pair(attention.out),
+                _pair(self.linear1),
+                _pair(self.linear2),
+            ),
+            (_pair(self.norm1), _pair(self.norm2)),
+            self.activation,
+            epsilon,
+        )
+        places = places.to(features.dtype)
+        return set_transformer(features, places, index, order, offsets, layer, residuals)
 
 
 class SetEncoderLayer(nn.Module):
@@ -136,7 +143,7 @@ class SetEncoderLayer(nn.Module):
     def forward(
         self,
         features: Tensor,
-        position: Tensor,
+        position: Tensor | TableRows,
         order: Tensor,
         offsets: Tensor,
         after: Sequence[Residual] = (),
@@ -147,8 +154,5 @@ class SetEncoderLayer(nn.Module):
         return result
 
 
-def _map_and_norm(layer: nn.Linear, rows: Tensor, *residuals: Residual) -> Tensor:
-    """Map rows, then add and normalise for every residual."""
-    stages = [(kept, norm.weight, norm.bias) for kept, norm in residuals]
-    (epsilon,) = {norm.eps for _, norm in residuals}
-    return linear_norm(rows, layer.weight, layer.bias, stages, epsilon)
+def _pair(layer: nn.Linear | nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    return layer.weight, layer.bias

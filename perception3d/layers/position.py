@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from perception3d.layers.linear import RowLinear
 from perception3d.layers.normalization import RowBatchNorm
-from perception3d.structures import SparseVoxels
+from perception3d.structures import SparseVoxels, TableRows
 
 # Haiyang-W/DSVT: pcdet/models/backbones_3d/dsvt_input_layer.py writes pi like this.
 _PI_OF_DSVT = 3.1415
@@ -40,21 +40,23 @@ class PositionEmbedding(nn.Module):
         """Cells of a window."""
         return self.window[0] * self.window[1] * self.window[2]
 
-    def forward(self, cell_in_window: Tensor) -> Tensor:
+    def forward(self, cell_in_window: Tensor) -> Tensor | TableRows:
         """Embed the voxels.
 
         Args:
             cell_in_window: (N, 3) int32 rows (z, y, x), each in [0, window).
 
         Returns:
-            (N, C) in the dtype of the weights.
+            (N, C) in the dtype of the weights; as rows of a table where the network ran once per
+            cell.
         """
         with torch.autocast(cell_in_window.device.type, enabled=False):
             if self.training or self.num_cells >= cell_in_window.shape[0]:
                 return self._embed(cell_in_window)
             _, height, width = self.window
             z, y, x = cell_in_window.long().unbind(1)
-            return self._embed(self._all_cells(cell_in_window.device))[(z * height + y) * width + x]
+            table = self._embed(self._all_cells(cell_in_window.device))
+            return TableRows(table, (z * height + y) * width + x)
 
     def _all_cells(self, device: torch.device) -> Tensor:
         axes = [torch.arange(size, dtype=torch.int32, device=device) for size in self.window]

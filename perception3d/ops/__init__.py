@@ -6,7 +6,6 @@ from perception3d.ops.curve_order import curve_index, curve_order
 from perception3d.ops.depthwise_conv import depthwise_conv
 from perception3d.ops.hard_voxelize import hard_voxelize
 from perception3d.ops.linear import linear
-from perception3d.ops.linear_norm import linear_norm
 from perception3d.ops.points_in_boxes import box_of_point, points_in_boxes
 from perception3d.ops.rotated_nms import circle_nms, rotated_nms
 from perception3d.ops.scattered_linear_attention import (
@@ -18,6 +17,7 @@ from perception3d.ops.segment_reduce import segment_reduce
 from perception3d.ops.selective_scan import selective_scan
 from perception3d.ops.set_attention import set_attention
 from perception3d.ops.set_partition import set_partition
+from perception3d.ops.set_transformer import TransformerParameters, attend_sets, set_transformer
 from perception3d.ops.sparse_conv import sparse_conv
 from perception3d.ops.sparse_index import sparse_index
 from perception3d.ops.subm_conv import subm_conv
@@ -27,6 +27,8 @@ from perception3d.ops.voxelize import voxelize
 from perception3d.ops.window_partition import window_partition
 
 __all__ = [
+    "TransformerParameters",
+    "attend_sets",
     "box_iou",
     "box_of_point",
     "box_overlap",
@@ -37,7 +39,6 @@ __all__ = [
     "depthwise_conv",
     "hard_voxelize",
     "linear",
-    "linear_norm",
     "points_in_boxes",
     "rotated_nms",
     "scattered_linear_attention",
@@ -47,6 +48,7 @@ __all__ = [
     "selective_scan",
     "set_attention",
     "set_partition",
+    "set_transformer",
     "sparse_conv",
     "sparse_index",
     "subm_conv",

@@ -54,6 +54,11 @@ def linear(
     return result if activation is None else ACTIVATIONS[activation](result)
 
 
+def activation_number(activation: str | None) -> int:
+    """Return the native kernels' number of an activation."""
+    return _NUMBERS[activation]
+
+
 def check_map(owner: str, rows: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     """Raise TypeError or ValueError unless rows, weight and bias fit each other."""
     if torch._C._get_tracing_state():  # sizes are no plain numbers there
@@ -102,7 +107,7 @@ def _product(
         without_gaps(rows),
         weight,
         None if bias is None else bias.contiguous(),
-        _NUMBERS[activation],
+        activation_number(activation),
     )
     return result
 

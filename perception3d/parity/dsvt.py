@@ -14,7 +14,7 @@ from perception3d.parity.bev import build_bev_backbone
 from perception3d.parity.case import Case, CaseError
 from perception3d.parity.partition import dsvt_stages
 from perception3d.parity.replay import Outputs, replay_module, set_norms
-from perception3d.structures import SparseVoxels
+from perception3d.structures import SparseVoxels, TableRows
 
 # A layer on its own goes by the names it would have as the first one of a backbone.
 _OFFICIAL_LAYER = "backbone_3d.stage_0.0.encoder_list.0."
@@ -125,8 +125,13 @@ def _record_stages(backbone: DSVT, named: dict[str, Tensor]) -> None:
     """Have every forward pass store position embeddings, block results and poolings."""
 
     def keep(key: str, module: nn.Module) -> None:
-        def store(_module: nn.Module, _inputs: object, output: Tensor | SparseVoxels) -> None:
-            named[key] = output.features if isinstance(output, SparseVoxels) else output
+        def store(
+            _module: nn.Module, _inputs: object, output: Tensor | TableRows | SparseVoxels
+        ) -> None:
+            if isinstance(output, TableRows):
+                named[key] = output.expand()
+            else:
+                named[key] = output.features if isinstance(output, SparseVoxels) else output
 
         module.register_forward_hook(store)
 

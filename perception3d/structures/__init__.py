@@ -5,6 +5,7 @@ from perception3d.structures.boxes import BOX_COLUMNS, Boxes3D
 from perception3d.structures.curves import CurveOrder, CurveSpec
 from perception3d.structures.predictions import Detections
 from perception3d.structures.sparse_voxels import IndexCache, PointVoxels, SparseVoxels
+from perception3d.structures.table_rows import TableRows
 from perception3d.structures.windows import SetPartition, Windows, WindowSpec
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Sample",
     "SetPartition",
     "SparseVoxels",
+    "TableRows",
     "Targets",
     "WindowSpec",
     "Windows",

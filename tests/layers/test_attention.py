@@ -6,6 +6,7 @@ from torch import nn
 
 from perception3d.layers import SetAttention, SetEncoderLayer
 from perception3d.ops.set_partition import set_partition
+from perception3d.structures import TableRows
 
 
 def one_window_tables(count: int, set_size: int) -> tuple[torch.Tensor, ...]:
@@ -76,6 +77,20 @@ def test_other_precision_equals_float64(autocast: bool):
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
         without = layer(features, position, *tables)
     assert (without.double() - wanted[0]).norm() <= tolerance * wanted[0].norm()
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_positions_from_a_table_equal_their_rows(autocast: bool):
+    layer, features, position, tables = many_voxels()
+    index = torch.randint(20, (300,))
+    position = TableRows(position[:20], index)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        wanted = layer(features, position.expand(), *tables)
+        torch.testing.assert_close(layer(features, position, *tables), wanted)
+        with torch.no_grad():
+            torch.testing.assert_close(
+                layer(features, position, *tables), wanted, rtol=1e-5, atol=1e-5
+            )
 
 
 def test_attention_under_autocast_is_bfloat16():

@@ -17,7 +17,9 @@ def test_table_and_rows_agree_with_gradients(window: tuple[int, int, int], norma
     torch.manual_seed(0)
     embedding = PositionEmbedding(5, window, normalize=normalize).eval()
     cells = random_cells(window, 100)
-    table = embedding(cells)  # 100 voxels, fewer cells: by table
+    found = embedding(cells)  # 100 voxels, fewer cells: by table
+    assert found.table.shape == (window[0] * 12, 5)
+    table = found.expand()
     rows = torch.cat([embedding(part) for part in cells.split(7)])  # 7 voxels: by row
     torch.testing.assert_close(table, rows)
     weight = torch.randn_like(table)
@@ -58,10 +60,10 @@ def test_few_voxels(training: bool, count: int):
 def test_float64_and_autocast_keep_their_precision():
     embedding = PositionEmbedding(4, (1, 3, 3)).eval()
     cells = random_cells((1, 3, 3), 20)
-    expected = embedding(cells)
+    expected = embedding(cells).expand()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(embedding(cells), expected)
-    wide = embedding.double()(cells)
+        assert torch.equal(embedding(cells).expand(), expected)
+    wide = embedding.double()(cells).expand()
     assert wide.dtype == torch.float64
     torch.testing.assert_close(wide.float(), expected)
 

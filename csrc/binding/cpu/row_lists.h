@@ -29,4 +29,13 @@ inline void check_permutation(const char* op, const int64_t* order, int64_t rows
   }
 }
 
+// index (count): each a row of `rows` rows.
+inline void check_rows(const char* op, const char* name, const int64_t* index, int64_t count,
+                       int64_t rows) {
+  for (int64_t i = 0; i < count; ++i) {
+    STD_TORCH_CHECK(index[i] >= 0 && index[i] < rows, op, ": ", name, " must lie in 0..", rows - 1,
+                    ", got ", index[i], " in row ", i);
+  }
+}
+
 }  // namespace perception3d

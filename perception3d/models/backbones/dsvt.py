@@ -18,7 +18,7 @@ from perception3d.models.backbones.dsvt_stage import (
     check_partition,
     check_stages,
 )
-from perception3d.structures import SetPartition, SparseVoxels, WindowSpec
+from perception3d.structures import SetPartition, SparseVoxels, TableRows, WindowSpec
 
 POSITIONS = ("as_released", "corrected")
 REDUCTIONS = ("attention", "maxpool", "linear")
@@ -71,7 +71,9 @@ class DSVTBlock(nn.Module):
         )
         return voxels.with_features(features)
 
-    def _transform(self, sets: SetPartition, features: Tensor, *positions: Tensor) -> Tensor:
+    def _transform(
+        self, sets: SetPartition, features: Tensor, *positions: Tensor | TableRows
+    ) -> Tensor:
         whole = (features, self.norm)  # around all layers
         for number, layer in enumerate(self.layers):
             after = (whole,) if number == len(self.layers) - 1 else ()
