@@ -4,9 +4,11 @@ import torch
 
 from perception3d.benchmark.operator_flops import count_flops
 from perception3d.ops import (
+    TransformerParameters,
     depthwise_conv,
     scattered_linear_attention,
     scattered_linear_attention_qkv,
+    set_transformer,
     sparse_conv,
     sparse_index,
     subm_conv,
@@ -41,3 +43,19 @@ def test_linear_attention():
     assert count(lambda: scattered_linear_attention(query, query, value, offsets)) == expected
     qkv = torch.ones(7, 3, 2, 4)
     assert count(lambda: scattered_linear_attention_qkv(qkv, offsets)) == 4 * 7 * 2 * 4 * (4 + 1)
+
+
+def test_set_transformer():
+    def linear_map(outputs, inputs):
+        return torch.ones(outputs, inputs), torch.ones(outputs)
+
+    maps = linear_map(12, 4), linear_map(4, 4), linear_map(10, 4), linear_map(4, 10)
+    norm = torch.ones(4), torch.ones(4)
+    layer = TransformerParameters(2, maps, (norm, norm))
+    rows, table, index = torch.ones(7, 4), torch.ones(3, 4), torch.zeros(7, dtype=torch.int64)
+    order, offsets = torch.arange(7), torch.tensor([0, 5, 7])
+    of_maps = 2 * 7 * (12 * 4 + 4 * 4 + 10 * 4 + 4 * 10)
+    of_table = 2 * 3 * 8 * 4
+    of_attention = 2 * 2 * (5 * 5 + 2 * 2) * 4
+    found = count(lambda: set_transformer(rows, table, index, order, offsets, layer))
+    assert found == of_maps + of_table + of_attention
