@@ -59,10 +59,14 @@ P3D_INLINE void load_queries(const Inputs<Scalar>& in, const Part& part, int64_t
     lanes.shift[i] = dot;
   }
   static_assert(count <= 16, "a square of lanes has to fit into registers");
+  // Lanes without a query repeat the last one: what lies in memory may be any numbers.
   const Number *query_rows[count], *grad_rows[count];
   for (int64_t i = 0; i < count; ++i) {
-    query_rows[i] = lanes.query + i * padded;
-    grad_rows[i] = lanes.grad + i * padded;
+    const int64_t row = std::min(i, queries - 1);
+    query_rows[i] = lanes.query + row * padded;
+    grad_rows[i] = lanes.grad + row * padded;
+    lanes.log_sum[i] = lanes.log_sum[row];
+    lanes.shift[i] = lanes.shift[row];
   }
   lanes_from_rows<Number, kBytes>(query_rows, width, scale, lanes.query_lanes);
   lanes_from_rows<Number, kBytes>(grad_rows, width, Number{1}, lanes.grad_lanes);
