@@ -147,6 +147,14 @@ def test_equals_reference(sizes, width, heads, hidden, further, activation):
     torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=3e-5)
 
 
+def test_long_sets_go_through_the_single_operators_and_need_not():
+    layer = samples(SIZES["too long for a block"], 64, 8, 100)
+    assert norms_of(lambda: set_transformer(**layer)) == 3
+    assert norms_of(lambda: set_transformer(**samples([256]))) == 0
+    found = native.set_transformer(*native_arguments(layer))
+    torch.testing.assert_close(found, set_transformer(**layer), rtol=1e-5, atol=3e-5)
+
+
 def test_float64_is_as_exact():
     layer = samples(SIZES["short"], dtype=torch.float64)
     torch.testing.assert_close(set_transformer(**layer), reference(**layer), rtol=1e-12, atol=1e-12)
