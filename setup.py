@@ -41,6 +41,7 @@ CONTRACTED = {
     "gemm_tile",
     "linear",
     "linear_weight",
+    "mamba_mixer",
     "subm_conv",
     "subm_conv_weight",
     "sparse_conv",

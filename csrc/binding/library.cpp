@@ -72,6 +72,13 @@ P3D_DEFINE_LIBRARY(P3D_LIBRARY, m) {
       "int heads, Tensor[] weights, Tensor[] biases, int activation, Tensor[] kept, "
       "Tensor[] norm_weights, Tensor[] norm_biases, float epsilon) -> Tensor");
 
+  // RMS norm and Mamba mixer, then a layer norm.
+  m.def(
+      "mamba_mixer(Tensor rows, Tensor? added, Tensor offsets, Tensor? order, bool reverse, "
+      "Tensor norm, float epsilon, Tensor in_proj, Tensor conv_weight, Tensor conv_bias, "
+      "Tensor x_proj, Tensor step_proj, Tensor step_bias, Tensor A, Tensor skip, Tensor out_proj, "
+      "Tensor? after_weight, Tensor? after_bias, float after_epsilon) -> Tensor");
+
   // Sparse convolutions.
   m.def("subm_index(Tensor coords, int batch_size, int[] spatial_shape, int[] kernel) -> Tensor");
   m.def(

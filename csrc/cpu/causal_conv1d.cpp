@@ -122,6 +122,8 @@ P3D_INLINE void convolve_run_inline(const CausalConv<Scalar>& conv,
   if (t < run.length) convolve_steps<kTaps, 1>(conv, table, run, row, t, y);
 }
 
+}  // namespace
+
 #define P3D_CLONE_FOR(Scalar)                                                          \
   P3D_CLONES void convolve_run(const CausalConv<Scalar>& conv,                         \
                                const TapTable<Compute<Scalar>>& table, const Run& run, \
@@ -134,8 +136,6 @@ P3D_INLINE void convolve_run_inline(const CausalConv<Scalar>& conv,
   }
 P3D_FOR_EACH_STORAGE(P3D_CLONE_FOR)
 #undef P3D_CLONE_FOR
-
-}  // namespace
 
 template <typename Scalar>
 void causal_conv1d(const CausalConv<Scalar>& conv, Scalar* y, int threads) {

@@ -35,6 +35,14 @@ struct TapTable {
   const Slot<Number>* of_block(int64_t block) const { return slots.data() + block * (taps + 1); }
 };
 
+// The steps of one run, all channels.  `row` has room for a pointer per step and tap, `zeros` are
+// as many as there are channels.
+#define P3D_DECLARE(Scalar)                                                                 \
+  void convolve_run(const CausalConv<Scalar>& conv, const TapTable<Compute<Scalar>>& table, \
+                    const Run& run, const Scalar** row, const Scalar* zeros, Scalar* y);
+P3D_FOR_EACH_STORAGE(P3D_DECLARE)
+#undef P3D_DECLARE
+
 template <typename Scalar>
 int conv_workers(const CausalConv<Scalar>& conv, int threads) {
   return worker_count(threads, conv.layout.length * conv.channels * conv.taps, kTapsPerWorker);

@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "cpu/scan_tile.h"
+#include "cpu/scan_walk.h"
 
 namespace perception3d {
 namespace {
@@ -59,6 +59,19 @@ P3D_INLINE void write_steps(const ScanInputs<Scalar>& in, const RunTile<Number>&
   scatter_rows(steps.y, run, block, in.shape.channels, result);
 }
 
+template <typename Scalar, typename Number>
+P3D_INLINE void walk_run_inline(const ScanInputs<Scalar>& in, const RunTile<Number>& run,
+                                RowsAhead<Scalar>& ahead, ChannelBlock<Number>& block,
+                                StepTile<Number>& steps, Scalar* y) {
+  load_steps(in, run, block, steps, static_cast<Slot<Number>*>(nullptr));
+  if (steps.regular) {
+    walk_all_states<true>(run, ahead, block, steps);
+  } else {
+    walk_all_states<false>(run, ahead, block, steps);
+  }
+  write_steps(in, run, block, steps, y);
+}
+
 // What one thread needs for its channels.
 template <typename Number>
 struct Worker {
@@ -77,13 +90,7 @@ P3D_INLINE void scan_run_inline(const ScanInputs<Scalar>& in, const Run& run, co
   look_ahead(worker.run, worker.blocks[0].channel, static_cast<int64_t>(worker.blocks.size()),
              {in.u, in.delta, in.gate, {y, in.shape.channels}}, ahead);
   for (ChannelBlock<Number>& block : worker.blocks) {
-    load_steps(in, worker.run, block, worker.steps, static_cast<Slot<Number>*>(nullptr));
-    if (worker.steps.regular) {
-      walk_all_states<true>(worker.run, ahead, block, worker.steps);
-    } else {
-      walk_all_states<false>(worker.run, ahead, block, worker.steps);
-    }
-    write_steps(in, worker.run, block, worker.steps, y);
+    walk_run(in, worker.run, ahead, block, worker.steps, y);
   }
 }
 
@@ -141,6 +148,15 @@ void scan_part(const ScanInputs<Scalar>& in, const RunList& list, int64_t part, 
 }
 
 }  // namespace
+
+#define P3D_CLONE_FOR(Scalar)                                                                 \
+  P3D_CLONES void walk_run(const ScanInputs<Scalar>& in, const RunTile<Compute<Scalar>>& run, \
+                           RowsAhead<Scalar>& ahead, ChannelBlock<Compute<Scalar>>& block,    \
+                           StepTile<Compute<Scalar>>& steps, Scalar* y) {                     \
+    walk_run_inline(in, run, ahead, block, steps, y);                                         \
+  }
+P3D_FOR_EACH_STORAGE(P3D_CLONE_FOR)
+#undef P3D_CLONE_FOR
 
 template <typename Scalar>
 void selective_scan(const ScanInputs<Scalar>& inputs, const ScanResults<Scalar>& results,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from perception3d.layers.linear import RowLinear
+from perception3d.layers.linear import RowLinear, linear_norm_relu
 from perception3d.layers.normalization import RowBatchNorm
 from perception3d.structures import SparseVoxels, TableRows
 
@@ -68,7 +68,7 @@ class PositionEmbedding(nn.Module):
             size = self.window[axis]
             column = cells[:, axis].to(self.linear1.weight.dtype) - size / 2
             columns.append(column / size * 2 * _PI_OF_DSVT if self.normalize else column)
-        hidden = torch.relu(self.norm(self.linear1(torch.stack(columns, dim=1))))
+        hidden = linear_norm_relu(self.linear1, self.norm, torch.stack(columns, dim=1))
         embedding: Tensor = self.linear2(hidden)
         return embedding
 
@@ -104,7 +104,7 @@ class ImplicitWindowEmbedding(nn.Module):
         """Embed N voxels: (N, C) in the dtype of the weights."""
         with torch.autocast(voxels.coords.device.type, enabled=False):
             columns = self._columns(voxels).to(self.linear1.weight.dtype)
-            hidden = torch.relu(self.norm(self.linear1(columns)))
+            hidden = linear_norm_relu(self.linear1, self.norm, columns)
             embedding: Tensor = self.linear2(hidden)
             return embedding
 

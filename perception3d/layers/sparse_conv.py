@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from perception3d.layers.normalization import RowBatchNorm, affine_of
+from perception3d.layers.residual import add_residual, relu_of
 from perception3d.layers.sparse_kernel import Cells, Kernel
 from perception3d.layers.sparse_rules import rule_book
 from perception3d.structures import SparseVoxels
@@ -202,7 +203,7 @@ class SparseConvBlock(nn.Module):
     def forward(self, voxels: SparseVoxels, *target: SparseVoxels) -> SparseVoxels:
         """Map voxels as the convolution does."""
         voxels = _normalised(self.conv, self.norm, voxels, *target)
-        return voxels.with_features(torch.relu(voxels.features))
+        return voxels.with_features(relu_of(voxels.features))
 
 
 class SparseResidualBlock(nn.Module):
@@ -233,9 +234,9 @@ class SparseResidualBlock(nn.Module):
     def forward(self, voxels: SparseVoxels) -> SparseVoxels:
         """Map N voxels with `channels` to the same N."""
         inner = _normalised(self.conv1, self.norm1, voxels)
-        inner = inner.with_features(torch.relu(inner.features))
+        inner = inner.with_features(relu_of(inner.features))
         inner = _normalised(self.conv2, self.norm2, inner)
-        return voxels.with_features(torch.relu(inner.features + voxels.features))
+        return voxels.with_features(relu_of(add_residual(inner.features, voxels.features)))
 
 
 class SparseSkipBlock(nn.Module):
@@ -262,7 +263,7 @@ class SparseSkipBlock(nn.Module):
     def forward(self, voxels: SparseVoxels) -> SparseVoxels:
         """Map N voxels with `channels` to the same N."""
         inner = _normalised(self.conv, self.norm, voxels)
-        return voxels.with_features(torch.relu(inner.features + voxels.features))
+        return voxels.with_features(relu_of(add_residual(inner.features, voxels.features)))
 
 
 def _normalised(conv: _SparseConv, norm: RowBatchNorm, *voxels: SparseVoxels) -> SparseVoxels:

@@ -5,10 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from perception3d.layers.linear import RowLinear
-from perception3d.ops.causal_conv1d import causal_conv1d
-from perception3d.ops.linear import linear
-from perception3d.ops.selective_scan import selective_scan
+from perception3d.ops.mamba_mixer import MambaParameters, NormParameters, mamba_mixer
 from perception3d.structures import CurveOrder
 
 # state-spaces/mamba: mamba_ssm/modules/mamba_simple.py
@@ -17,33 +14,19 @@ _STEP_FLOOR = 1e-4
 
 
 class CausalConv(nn.Module):
-    """Depth-wise convolution along sequences, which sees no later token, and SiLU.
+    """Weights of a depth-wise convolution along sequences, which sees no later token.
 
     Args:
         channels: width D.
         taps: tokens K that a token sees, itself among them.
-        reverse: run along every sequence from its end.
     """
 
-    def __init__(self, channels: int, taps: int, *, reverse: bool = False) -> None:
+    def __init__(self, channels: int, taps: int) -> None:
         super().__init__()
-        self.reverse = reverse
         self.weight = nn.Parameter(torch.empty(channels, 1, taps))  # torch's layout of Conv1d
         self.bias = nn.Parameter(torch.empty(channels))
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(taps**-0.5), taps**-0.5)
-
-    def forward(self, rows: Tensor, curve: CurveOrder) -> Tensor:
-        """Map (L, D) to (L, D), rows as they lie."""
-        return causal_conv1d(
-            rows,
-            _at_least_float(self.weight.squeeze(1)),
-            _at_least_float(self.bias),
-            curve.offsets,
-            activation="silu",
-            order=curve.order,
-            reverse=self.reverse,
-        )
 
 
 class StateSpaceBlock(nn.Module):
@@ -90,12 +73,13 @@ class StateSpaceBlock(nn.Module):
         # A = -exp(A_log) starts at -1 .. -N, the real diagonal of S4D.
         self.A_log = nn.Parameter(torch.arange(1, states + 1).float().log().repeat(inner, 1))
         self.skip = nn.Parameter(torch.ones(inner))
-        self.in_proj = RowLinear(channels, 2 * inner, bias=False)
-        self.conv = CausalConv(inner, taps, reverse=reverse)
-        self.x_proj = RowLinear(inner, rank + 2 * states, bias=False)
+        self.in_proj = nn.Linear(channels, 2 * inner, bias=False)
+        self.conv = CausalConv(inner, taps)
+        self.x_proj = nn.Linear(inner, rank + 2 * states, bias=False)
         self.step_proj = nn.Linear(rank, inner)
-        self.out_proj = RowLinear(inner, channels, bias=False)
+        self.out_proj = nn.Linear(inner, channels, bias=False)
         self.norm = nn.RMSNorm(channels, eps=norm_eps)
+        self.norm_eps = norm_eps
         self._reset_steps()
 
     @torch.no_grad()
@@ -115,35 +99,51 @@ class StateSpaceBlock(nn.Module):
         """
         return self.A_log, self.skip
 
-    def forward(self, features: Tensor, curve: CurveOrder) -> Tensor:
+    def forward(
+        self,
+        features: Tensor,
+        curve: CurveOrder,
+        *,
+        position: Tensor | None = None,
+        after: nn.LayerNorm | None = None,
+    ) -> Tensor:
         """Mix tokens along their sequences.
 
         Args:
             features: (L, C).
             curve: which tokens form a sequence.
+            position: (L, C) embeddings to add to the features.
+            after: norm of the result.
 
         Returns:
             (L, C), rows as `features`.
         """
-        inside, gate = self.in_proj(self.norm(features)).chunk(2, dim=1)
-        inside = self.conv(inside, curve)
-        low_rank, into, out_of = self.x_proj(inside).split(self.splits, dim=1)
-        mixed = selective_scan(
-            inside,
-            linear(low_rank, self.step_proj.weight),
-            -torch.exp(_at_least_float(self.A_log)),
-            into,
-            out_of,
+        norm = None if after is None else NormParameters(after.weight, after.bias, after.eps)
+        return mamba_mixer(
+            features,
             curve.offsets,
-            skip=_at_least_float(self.skip),
-            gate=gate,
-            delta_bias=_at_least_float(self.step_proj.bias),
-            delta_softplus=True,
+            self.mixer(),
+            added=position,
             order=curve.order,
             reverse=self.reverse,
+            after=norm,
         )
-        result: Tensor = self.out_proj(mixed)
-        return result
+
+    def mixer(self) -> MambaParameters:
+        """Return the parameters as the operator takes them."""
+        return MambaParameters(
+            self.norm.weight,
+            self.in_proj.weight,
+            _at_least_float(self.conv.weight.squeeze(1)),
+            _at_least_float(self.conv.bias),
+            self.x_proj.weight,
+            self.step_proj.weight,
+            _at_least_float(self.step_proj.bias),
+            -torch.exp(_at_least_float(self.A_log)),
+            _at_least_float(self.skip),
+            self.out_proj.weight,
+            self.norm_eps,
+        )
 
 
 def _at_least_float(parameter: Tensor) -> Tensor:

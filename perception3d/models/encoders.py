@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from perception3d.checks import FLOATS, check_tensor
-from perception3d.layers.linear import RowLinear
-from perception3d.layers.normalization import RowBatchNorm, affine_of
+from perception3d.layers.linear import RowLinear, linear_norm_relu
+from perception3d.layers.normalization import RowBatchNorm
 from perception3d.models.voxelizer import cell_centers
-from perception3d.ops.linear import linear
 from perception3d.ops.segment_reduce import segment_reduce
 from perception3d.structures import PointVoxels, SparseVoxels
 
@@ -38,12 +37,9 @@ class PointLayer(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """Map (K, in_channels) to (K, out_channels)."""
-        layer = self.linear
-        affine = None if isinstance(self.norm, nn.Identity) else affine_of(self.norm)
-        if affine is None:
-            return torch.relu(self.norm(layer(points)))
-        scale, shift = affine
-        return linear(points, layer.weight * scale[:, None], shift, "relu")
+        if isinstance(self.norm, nn.Identity):
+            return torch.relu(self.linear(points))
+        return linear_norm_relu(self.linear, self.norm, points)
 
 
 class VoxelEncoder(nn.Module):

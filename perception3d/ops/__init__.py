@@ -6,6 +6,7 @@ from perception3d.ops.curve_order import curve_index, curve_order
 from perception3d.ops.depthwise_conv import depthwise_conv
 from perception3d.ops.hard_voxelize import hard_voxelize
 from perception3d.ops.linear import linear
+from perception3d.ops.mamba_mixer import MambaParameters, NormParameters, mamba_mixer
 from perception3d.ops.points_in_boxes import box_of_point, points_in_boxes
 from perception3d.ops.rotated_nms import circle_nms, rotated_nms
 from perception3d.ops.scattered_linear_attention import (
@@ -27,6 +28,8 @@ from perception3d.ops.voxelize import voxelize
 from perception3d.ops.window_partition import window_partition
 
 __all__ = [
+    "MambaParameters",
+    "NormParameters",
     "TransformerParameters",
     "attend_sets",
     "box_iou",
@@ -39,6 +42,7 @@ __all__ = [
     "depthwise_conv",
     "hard_voxelize",
     "linear",
+    "mamba_mixer",
     "points_in_boxes",
     "rotated_nms",
     "scattered_linear_attention",

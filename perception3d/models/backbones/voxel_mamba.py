@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from perception3d.layers.normalization import RowBatchNorm
 from perception3d.layers.position import ImplicitWindowEmbedding
 from perception3d.layers.recompute import recompute_in_backward
-from perception3d.layers.residual import add_residual
+from perception3d.layers.residual import add_residual, normalise
 from perception3d.layers.sparse_conv import (
     NORM_EPS,
     NORM_MOMENTUM,
@@ -86,12 +86,22 @@ class DualScaleBlock(nn.Module):
             embed: position embedding (N, C) of voxels; called for the coarse scale first.
         """
         coarse = self.local(voxels if self.down is None else self.down(voxels))
-        down = self.coarse_scan(coarse.features + embed(coarse), coarse.curve(self.coarse_curve))
-        coarse = coarse.with_features(self.coarse_norm(down))
-        full = self.fine_scan(voxels.features + embed(voxels), voxels.curve(self.fine_curve))
+        down = self.coarse_scan(
+            coarse.features,
+            coarse.curve(self.coarse_curve),
+            position=embed(coarse),
+            after=self.coarse_norm,
+        )
+        full = self.fine_scan(
+            voxels.features,
+            voxels.curve(self.fine_curve),
+            position=embed(voxels),
+            after=self.fine_norm,
+        )
+        coarse = coarse.with_features(down)
         up = self.up(coarse) if self.down is None else self.up(coarse, voxels)
-        both = add_residual(up.features, self.fine_norm(full))
-        return voxels.with_features(self.norm(add_residual(both, voxels.features)))
+        both = add_residual(up.features, full)
+        return voxels.with_features(normalise(add_residual(both, voxels.features), self.norm))
 
 
 class VoxelMamba(nn.Module):
