@@ -43,6 +43,7 @@ def operator_flops() -> dict[Any, RawFlops]:
         native.linear_weight_gradient: _linear_weight,
         native.set_attention: _set_attention,
         native.set_transformer: _set_transformer,
+        native.mamba_mixer: _mamba_mixer,
         native.scattered_linear_attention: _linear_attention,
         native.scattered_linear_attention_qkv: _linear_attention_qkv,
         native.subm_conv: _subm_conv,
@@ -85,6 +86,30 @@ def _set_transformer(
     channels = rows.shape[1]
     maps = rows.shape[0] * sum(weight.numel() for weight in weights)
     return 2 * (maps + 2 * table.numel() * channels) + _attention(channels, offsets)
+
+
+def _mamba_mixer(  # noqa: PLR0913  # the arguments of the operator
+    rows: Tensor,
+    added: Tensor | None,
+    offsets: Tensor,
+    order: Tensor | None,
+    reverse: bool,
+    norm: Tensor,
+    epsilon: float,
+    in_proj: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    x_proj: Tensor,
+    step_proj: Tensor,
+    step_bias: Tensor,
+    A: Tensor,
+    skip: Tensor,
+    out_proj: Tensor,
+    *settings: object,
+) -> int:
+    """Four maps of the rows; convolutions and scans alone are not counted either."""
+    maps = (in_proj, x_proj, step_proj, out_proj)
+    return 2 * rows.shape[0] * sum(weight.numel() for weight in maps)
 
 
 def _linear_attention(query: Tensor, key: Tensor, value: Tensor, *tables: object) -> int:

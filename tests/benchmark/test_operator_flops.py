@@ -4,8 +4,10 @@ import torch
 
 from perception3d.benchmark.operator_flops import count_flops
 from perception3d.ops import (
+    MambaParameters,
     TransformerParameters,
     depthwise_conv,
+    mamba_mixer,
     scattered_linear_attention,
     scattered_linear_attention_qkv,
     set_transformer,
@@ -59,3 +61,21 @@ def test_set_transformer():
     of_attention = 2 * 2 * (5 * 5 + 2 * 2) * 4
     found = count(lambda: set_transformer(rows, table, index, order, offsets, layer))
     assert found == of_maps + of_table + of_attention
+
+
+def test_mamba_mixer():
+    one = torch.ones(6)
+    mixer = MambaParameters(
+        norm=torch.ones(4),
+        in_proj=torch.ones(12, 4),
+        conv_weight=torch.ones(6, 3),
+        conv_bias=one,
+        x_proj=torch.ones(2 + 2 * 5, 6),
+        step_proj=torch.ones(6, 2),
+        step_bias=one,
+        A=-torch.ones(6, 5),
+        skip=one,
+        out_proj=torch.ones(4, 6),
+    )
+    found = count(lambda: mamba_mixer(torch.ones(7, 4), torch.tensor([0, 7]), mixer))
+    assert found == 2 * 7 * (12 * 4 + 12 * 6 + 6 * 2 + 4 * 6)

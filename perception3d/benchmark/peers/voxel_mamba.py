@@ -95,32 +95,10 @@ class PlainVoxelMamba:
             order = torch.argsort(place)
             sequence = rows[own][order]
             sequence = sequence.flip(0) if block.reverse else sequence
-            mixed = self._mix(block, sequence)
+            mixed = mix(block, self.scan, sequence)
             mixed = mixed.flip(0) if block.reverse else mixed
             found[own] = mixed[torch.argsort(order)]
         return found
-
-    def _mix(self, block: StateSpaceBlock, rows: Tensor) -> Tensor:
-        """Mamba on one sequence (L, C)."""
-        rows = F.rms_norm(rows, rows.shape[1:], block.norm.weight, block.norm.eps)
-        inside, gate = F.linear(rows, block.in_proj.weight).chunk(2, 1)
-        by_channel = inside.T.contiguous()[None]
-        inside = conv1d(by_channel, block.conv.weight[:, 0], block.conv.bias)[0].T.contiguous()
-        rows = F.linear(inside, block.x_proj.weight)
-        low_rank, into, out_of = torch.split(rows, list(block.splits), 1)
-        scanned = self.scan(
-            ScanInputs(
-                u=inside,
-                delta=F.linear(low_rank, block.step_proj.weight),
-                A=-torch.exp(block.A_log),
-                B=into,
-                C=out_of,
-                skip=block.skip,
-                gate=gate,
-                delta_bias=block.step_proj.bias,
-            )
-        )
-        return F.linear(scanned, block.out_proj.weight)
 
     def _positions(self, tensor: Any) -> Tensor:  # noqa: ANN401
         module = self.net.position
@@ -133,3 +111,26 @@ class PlainVoxelMamba:
         hidden = F.linear(torch.cat(columns, 1), module.linear1.weight, module.linear1.bias)
         hidden = F.relu(module.norm(hidden))
         return F.linear(hidden, module.linear2.weight, module.linear2.bias)
+
+
+def mix(block: StateSpaceBlock, scan: Scan, rows: Tensor) -> Tensor:
+    """Mamba on one sequence (L, C), with the weights of ours."""
+    rows = F.rms_norm(rows, rows.shape[1:], block.norm.weight, block.norm.eps)
+    inside, gate = F.linear(rows, block.in_proj.weight).chunk(2, 1)
+    by_channel = inside.T.contiguous()[None]
+    inside = conv1d(by_channel, block.conv.weight[:, 0], block.conv.bias)[0].T.contiguous()
+    rows = F.linear(inside, block.x_proj.weight)
+    low_rank, into, out_of = torch.split(rows, list(block.splits), 1)
+    scanned = scan(
+        ScanInputs(
+            u=inside,
+            delta=F.linear(low_rank, block.step_proj.weight),
+            A=-torch.exp(block.A_log),
+            B=into,
+            C=out_of,
+            skip=block.skip,
+            gate=gate,
+            delta_bias=block.step_proj.bias,
+        )
+    )
+    return F.linear(scanned, block.out_proj.weight)
