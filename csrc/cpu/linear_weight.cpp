@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cstring>
 
 #include "cpu/gemm_tile.h"
 #include "cpu/linear.h"
@@ -25,44 +24,52 @@ struct Task {
   Number *sums, *sums_of_grad;  // (count, padded), (count) or null
 };
 
-// Scratch of one task: kDepth rows of both matrices in the order in which the tiles read them.
+// Where the tiles find kDepth rows of the second matrix: as they lie, or copied panel by panel,
+// where they do not fill whole units, or lie so far apart that they push each other out of the
+// first-level cache.
 template <typename Number>
-struct Scratch {
-  int64_t padded;      // columns of the rows, filled up to whole units with 0
-  Pad<Number> strips;  // kTileRows columns of the gradient each
-  Pad<Number> panels;  // kPanel columns of the rows each
+class Panels {
+ public:
+  explicit Panels(const RowMatrix<Number>& rows)
+      : padded_(units_of<Number>(rows.columns) * kUnit<Number>),
+        step_(rows.step),
+        copy_(padded_ == rows.columns && step_ < kFarApart ? 0 : padded_ * kDepth) {}
 
-  Scratch(int64_t columns, int64_t count)
-      : padded(units_of<Number>(columns) * kUnit<Number>),
-        strips((count + kTileRows - 1) / kTileRows * kTileRows * kDepth),
-        panels(padded * kDepth) {}
-};
+  // Columns, filled up to whole units with 0.
+  int64_t padded() const { return padded_; }
+  int64_t width(int64_t first) const { return std::min(kPanel<Number>, padded_ - first); }
 
-template <typename Number>
-P3D_INLINE void pack_panels(const RowMatrix<Number>& rows, int64_t begin, int64_t depth,
-                            int64_t padded, Number* panels) {
-  for (int64_t d = 0; d < depth; ++d) {
-    const Number* source = rows.data + (begin + d) * rows.step;
-    for (int64_t first = 0; first < padded; first += kPanel<Number>) {
-      const int64_t width = std::min(kPanel<Number>, padded - first);
-      std::copy_n(source + first, std::min(width, rows.columns - first),
-                  panels + first * kDepth + d * width);
+  P3D_INLINE void take(const RowMatrix<Number>& rows, int64_t begin, int64_t depth) {
+    in_place_ = rows.data + begin * rows.step;
+    if (copy_.get() == nullptr) return;
+    for (int64_t d = 0; d < depth; ++d) {
+      const Number* source = in_place_ + d * rows.step;
+      for (int64_t first = 0; first < padded_; first += kPanel<Number>) {
+        std::copy_n(source + first, std::min(width(first), rows.columns - first),
+                    copy_.get() + first * kDepth + d * width(first));
+      }
     }
   }
-}
 
+  P3D_INLINE void place(int64_t first, Tile<Number>& tile) const {
+    const bool copied = copy_.get() != nullptr;
+    tile.panel = copied ? copy_.get() + first * kDepth : in_place_ + first;
+    tile.stride = copied ? width(first) : step_;
+  }
+
+ private:
+  static constexpr int64_t kFarApart = 4096 / sizeof(Number);
+
+  int64_t padded_, step_;
+  Pad<Number> copy_;
+  const Number* in_place_ = nullptr;
+};
+
+// Adds up the columns of the gradient, of `depth` rows.
 template <typename Number>
-P3D_INLINE void pack_strips(const Task<Number>& task, int64_t begin, int64_t depth,
-                            Number* strips) {
+P3D_INLINE void sum_rows(const Task<Number>& task, int64_t begin, int64_t depth) {
   for (int64_t d = 0; d < depth; ++d) {
     const Number* source = task.grad.data + (begin + d) * task.grad.step + task.first;
-    Number* target = strips + d * kTileRows;
-    int64_t c = 0;
-    for (; c + kTileRows <= task.count; c += kTileRows) {
-      std::memcpy(target + c * kDepth, source + c, sizeof(Number) * kTileRows);
-    }
-    for (int64_t r = 0; c + r < task.count; ++r) target[c * kDepth + r] = source[c + r];
-    if (task.sums_of_grad == nullptr) continue;
     for (int64_t k = 0; k < task.count; ++k) task.sums_of_grad[k] += source[k];
   }
 }
@@ -74,7 +81,7 @@ P3D_INLINE void fetch_row(const RowMatrix<Number>& matrix, int64_t row, int64_t 
   for (int64_t c = 0; c < count; c += kUnit<Number>) __builtin_prefetch(source + c, 0, 2);
 }
 
-// Asks for what is packed next: of the kDepth rows from `begin` on, the share of tile number `tile`
+// Asks for what comes next: of the kDepth rows from `begin` on, the share of tile number `tile`
 // of `tiles`.
 template <typename Number>
 P3D_INLINE void fetch_ahead(const Task<Number>& task, int64_t begin, int64_t tile, int64_t tiles) {
@@ -86,39 +93,39 @@ P3D_INLINE void fetch_ahead(const Task<Number>& task, int64_t begin, int64_t til
 }
 
 template <typename Number>
-P3D_INLINE void sum_products_of(const Task<Number>& task, Scratch<Number>& scratch) {
-  const int64_t padded = scratch.padded;
+P3D_INLINE void sum_products_of(const Task<Number>& task, Panels<Number>& panels) {
+  const int64_t padded = panels.padded();
   const int64_t tiles =
       ((padded + kPanel<Number> - 1) / kPanel<Number>)*((task.count + kTileRows - 1) / kTileRows);
   for (int64_t begin = task.begin; begin < task.end; begin += kDepth) {
     const int64_t depth = std::min(kDepth, task.end - begin);
-    pack_strips(task, begin, depth, scratch.strips.get());
-    pack_panels(task.rows, begin, depth, padded, scratch.panels.get());
+    if (task.sums_of_grad != nullptr) sum_rows(task, begin, depth);
+    panels.take(task.rows, begin, depth);
     Tile<Number> tile;
     tile.depth = depth;
-    tile.step = kTileRows;
+    tile.step = task.grad.step;
     int64_t number = 0;
     for (int64_t first = 0; first < padded; first += kPanel<Number>) {
-      tile.stride = std::min(kPanel<Number>, padded - first);
-      tile.panel = scratch.panels.get() + first * kDepth;
+      const int64_t units = panels.width(first) / kUnit<Number>;
+      panels.place(first, tile);
       for (int64_t c = 0; c < task.count; c += kTileRows) {
         const int64_t wanted = std::min(kTileRows, task.count - c);
         fetch_ahead(task, begin + kDepth, number++, tiles);
         for (int64_t r = 0; r < wanted; ++r) {
-          tile.rows[r] = scratch.strips.get() + c * kDepth + r;
+          tile.rows[r] = task.grad.data + begin * task.grad.step + task.first + c + r;
           tile.sums[r] = task.sums + (c + r) * padded + first;
         }
-        multiply_rows(tile, wanted, tile.stride / kUnit<Number>, Sums::kContinue);
+        multiply_rows(tile, wanted, units, Sums::kContinue);
       }
     }
   }
 }
 
-P3D_CLONES void sum_products(const Task<float>& task, Scratch<float>& scratch) {
-  sum_products_of(task, scratch);
+P3D_CLONES void sum_products(const Task<float>& task, Panels<float>& panels) {
+  sum_products_of(task, panels);
 }
-P3D_CLONES void sum_products(const Task<double>& task, Scratch<double>& scratch) {
-  sum_products_of(task, scratch);
+P3D_CLONES void sum_products(const Task<double>& task, Panels<double>& panels) {
+  sum_products_of(task, panels);
 }
 
 }  // namespace
@@ -150,8 +157,8 @@ void linear_weight_gradient(const RowMatrix<Number>& grad, const RowMatrix<Numbe
         std::min(count, (chunk + 1) * chunk_rows),
         sums.get() + (chunk * out + first) * padded,
         grad_bias == nullptr ? nullptr : sums_of_grad.get() + chunk * out + first};
-    Scratch<Number> scratch(in, task.count);
-    sum_products(task, scratch);
+    Panels<Number> panels(rows);
+    sum_products(task, panels);
   });
   for_each_block(worker_count(threads, chunks * out * in, kFlopsPerWorker), out,
                  [&](int, int64_t begin, int64_t end) {
