@@ -123,7 +123,7 @@ struct MixerCall {
   std::vector<int64_t> row;  // of every step
   std::vector<ChannelBlock<Number>> channels;
   std::vector<Turn> turns;
-  Pad<Number> nothing;
+  Pad<Number> nothing;  // zeros: rows before a sequence, and what a norm adds
 };
 
 // What one thread keeps of a block, in the order of the walk.
