@@ -31,38 +31,39 @@ template <typename Number>
 class Panels {
  public:
   explicit Panels(const RowMatrix<Number>& rows)
-      : padded_(units_of<Number>(rows.columns) * kUnit<Number>),
-        step_(rows.step),
-        copy_(padded_ == rows.columns && step_ < kFarApart ? 0 : padded_ * kDepth) {}
+      : rows_(rows),
+        padded_(units_of<Number>(rows.columns) * kUnit<Number>),
+        copied_(padded_ != rows.columns || rows.step >= kFarApart),
+        copy_(copied_ ? padded_ * kDepth : 0) {}
 
   // Columns, filled up to whole units with 0.
   int64_t padded() const { return padded_; }
   int64_t width(int64_t first) const { return std::min(kPanel<Number>, padded_ - first); }
 
-  P3D_INLINE void take(const RowMatrix<Number>& rows, int64_t begin, int64_t depth) {
-    in_place_ = rows.data + begin * rows.step;
-    if (copy_.get() == nullptr) return;
-    for (int64_t d = 0; d < depth; ++d) {
-      const Number* source = in_place_ + d * rows.step;
+  P3D_INLINE void take(int64_t begin, int64_t depth) {
+    first_row_ = rows_.data + begin * rows_.step;
+    for (int64_t d = 0; copied_ && d < depth; ++d) {
+      const Number* source = first_row_ + d * rows_.step;
       for (int64_t first = 0; first < padded_; first += kPanel<Number>) {
-        std::copy_n(source + first, std::min(width(first), rows.columns - first),
+        std::copy_n(source + first, std::min(width(first), rows_.columns - first),
                     copy_.get() + first * kDepth + d * width(first));
       }
     }
   }
 
   P3D_INLINE void place(int64_t first, Tile<Number>& tile) const {
-    const bool copied = copy_.get() != nullptr;
-    tile.panel = copied ? copy_.get() + first * kDepth : in_place_ + first;
-    tile.stride = copied ? width(first) : step_;
+    tile.panel = copied_ ? copy_.get() + first * kDepth : first_row_ + first;
+    tile.stride = copied_ ? width(first) : rows_.step;
   }
 
  private:
   static constexpr int64_t kFarApart = 4096 / sizeof(Number);
 
-  int64_t padded_, step_;
+  const RowMatrix<Number>& rows_;
+  int64_t padded_;
+  bool copied_;
   Pad<Number> copy_;
-  const Number* in_place_ = nullptr;
+  const Number* first_row_ = nullptr;
 };
 
 // Adds up the columns of the gradient, of `depth` rows.
@@ -100,7 +101,7 @@ P3D_INLINE void sum_products_of(const Task<Number>& task, Panels<Number>& panels
   for (int64_t begin = task.begin; begin < task.end; begin += kDepth) {
     const int64_t depth = std::min(kDepth, task.end - begin);
     if (task.sums_of_grad != nullptr) sum_rows(task, begin, depth);
-    panels.take(task.rows, begin, depth);
+    panels.take(begin, depth);
     Tile<Number> tile;
     tile.depth = depth;
     tile.step = task.grad.step;

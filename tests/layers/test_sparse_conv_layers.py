@@ -14,6 +14,7 @@ from perception3d.layers.sparse_conv import (
     SparseConv3d,
     SparseConvBlock,
     SparseResidualBlock,
+    SparseSkipBlock,
     SubMConv3d,
 )
 from perception3d.layers.sparse_kernel import Kernel
@@ -374,6 +375,7 @@ def test_norms_become_part_of_the_weights_without_gradients(bias):
     net = torch.nn.Sequential(
         SparseConvBlock(SubMConv3d(3, 4, bias=bias)),
         SparseResidualBlock(4, bias=bias),
+        SparseSkipBlock(4),
         SparseConvBlock(SparseConv3d(4, 2, 3, 2, 1, bias=bias)),
     ).double()
     up = SparseConvBlock(InverseConv3d(2, 3, 3, 2, 1, bias=bias)).double()
@@ -387,3 +389,14 @@ def test_norms_become_part_of_the_weights_without_gradients(bias):
         got = up(net(voxels), net[1](net[0](voxels)))
     assert want.features.requires_grad
     torch.testing.assert_close(got.features, want.features)
+
+
+@pytest.mark.parametrize("make", [SparseResidualBlock, SparseSkipBlock])
+def test_blocks_leave_what_goes_in(make):
+    voxels = random_voxels(channels=4)
+    before = voxels.features.clone()
+    block = make(4).double().eval()
+    with torch.no_grad():
+        result = block(voxels)
+    assert torch.equal(voxels.features, before)
+    assert not torch.equal(result.features, before)

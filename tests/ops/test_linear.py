@@ -176,6 +176,22 @@ def test_layouts():
         torch.testing.assert_close(ours, want.expand_as(ours), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("gap", [1, 16, 2000])
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 30), (50, 30), (1040, 20), (32, 1030)])
+def test_gradients_of_rows_that_lie_apart(inputs, outputs, gap):
+    generator = torch.Generator().manual_seed(0)
+    wide = [
+        torch.randn(300, columns + gap, generator=generator)[:, :columns]
+        for columns in (inputs, outputs)
+    ]
+    rows, slope = wide
+    weight, bias = native.linear_weight_gradient(slope, rows, True)
+    rows, slope = rows.double(), slope.double()
+    exact = [slope.t() @ rows, slope.sum(0)]
+    sizes = [slope.abs().t() @ rows.abs(), slope.abs().sum(0)]
+    assert_near([weight, bias], exact, sizes, 2e-6)
+
+
 def test_everything_else_goes_to_torch():
     rows, weight, bias = samples()
     assert is_ours(lambda: linear(rows, weight, bias))
