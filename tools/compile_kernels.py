@@ -5,6 +5,7 @@ build of torch; says so and succeeds where nvcc is missing.  Fails where a
 kernel keeps registers in memory ("spills"), unless SPILLS names it with a reason.
 """
 
+import argparse
 import ast
 import os
 import re
@@ -163,4 +164,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     sys.exit(main())

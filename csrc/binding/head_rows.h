@@ -24,6 +24,12 @@ inline void check_head_rows(const char* op, const char* name, const Tensor& tens
                   name, " must have stride 1 in its last dimension, got ", tensor.stride(2));
 }
 
+// Part of a contiguous (rows, columns) tensor: `heads` times `width` columns from `column` on.
+template <typename Scalar>
+WritableHeadRows<Scalar> columns_of(const Tensor& tensor, int64_t column, int64_t width) {
+  return {mutable_data_of<Scalar>(tensor) + column, tensor.size(1), width};
+}
+
 template <typename Scalar>
 HeadRows<Scalar> head_rows(const Tensor& tensor) {
   return {data_of<Scalar>(tensor), tensor.stride(0), tensor.stride(1)};

@@ -56,9 +56,11 @@ P3D_DEFINE_LIBRARY(P3D_LIBRARY, m) {
       "set_attention(Tensor query, Tensor key, Tensor value, Tensor order, Tensor offsets, "
       "bool keep_log_sum) -> (Tensor result, Tensor log_sum)");
   m.def(
+      "set_attention_qk(Tensor query_key, Tensor value, Tensor order, Tensor offsets, "
+      "bool keep_log_sum) -> (Tensor result, Tensor log_sum)");
+  m.def(
       "set_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor result, "
-      "Tensor log_sum, Tensor order, Tensor offsets) -> (Tensor grad_query, Tensor grad_key, "
-      "Tensor grad_value)");
+      "Tensor log_sum, Tensor order, Tensor offsets) -> Tensor");
 
   // Linear maps of rows; the activation is an Activation of cpu/linear.h.
   m.def("linear(Tensor rows, Tensor weight, Tensor? bias, int activation) -> Tensor");

@@ -14,12 +14,6 @@
 
 namespace perception3d {
 
-// Part of a contiguous (rows, columns) tensor: `heads` times `width` columns from `column` on.
-template <typename Scalar>
-WritableHeadRows<Scalar> columns_of(const Tensor& tensor, int64_t column, int64_t width) {
-  return {mutable_data_of<Scalar>(tensor) + column, tensor.size(1), width};
-}
-
 // The tensors of one call, checked as far as that needs no look at contents.
 struct LinearAttentionTensors {
   const Tensor& query;

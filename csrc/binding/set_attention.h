@@ -1,6 +1,7 @@
 // Tensors as the arguments of set attention kernels; the checks that need no look at contents.
 #pragma once
 
+#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
@@ -13,6 +14,27 @@ namespace perception3d {
 // Sums are float32, or float64 for float64 rows.
 inline ScalarType sum_dtype(const Tensor& rows) {
   return rows.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+// The two parts of query_key (num_rows, 2, heads, width), in place.
+struct QueryKeyParts {
+  Tensor query, key;
+
+  QueryKeyParts(const char* op, const Tensor& query_key) {
+    STD_TORCH_CHECK(query_key.dim() == 4, op, ": query_key must have 4 dimensions, got ",
+                    query_key.dim());
+    check_size(op, "query_key", query_key, 1, 2);
+    query = torch::stable::select(query_key, 1, 0);
+    key = torch::stable::select(query_key, 1, 1);
+  }
+};
+
+// The gradients of query, key and value side by side, (num_rows, 3 * heads * width).
+template <typename Scalar>
+AttentionGradients<Scalar> gradients_in(const Tensor& tensor, int64_t width) {
+  const int64_t columns = tensor.size(1) / 3;
+  return {columns_of<Scalar>(tensor, 0, width), columns_of<Scalar>(tensor, columns, width),
+          columns_of<Scalar>(tensor, 2 * columns, width)};
 }
 
 struct SetAttentionTensors {

@@ -19,4 +19,16 @@ struct HeadRows {
   }
 };
 
+// The same, to be written.
+template <typename Scalar>
+struct WritableHeadRows {
+  Scalar* numbers;
+  int64_t row_stride;
+  int64_t head_stride;
+
+  P3D_HOST_DEVICE Scalar* at(int64_t row, int64_t head) const {
+    return numbers + row * row_stride + head * head_stride;
+  }
+};
+
 }  // namespace perception3d

@@ -8,13 +8,6 @@
 
 namespace perception3d {
 
-template <typename Scalar>
-struct WritableHeadRows {
-  Scalar* numbers;
-  int64_t row_stride;
-  int64_t head_stride;
-};
-
 // Scalar is float, double, BFloat16 or Float16; sums are kept in Compute<Scalar>.
 template <typename Scalar>
 struct LinearAttention {

@@ -22,10 +22,10 @@ struct AttentionRows {
   int64_t heads, width;
 };
 
-// Of query, key and value, (num_rows, heads, width) each.
+// (num_rows, heads, width) each.
 template <typename Scalar>
 struct AttentionGradients {
-  Scalar *query, *key, *value;
+  WritableHeadRows<Scalar> query, key, value;
 };
 
 }  // namespace perception3d

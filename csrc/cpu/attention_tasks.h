@@ -131,12 +131,12 @@ P3D_INLINE void prefetch_rows(const HeadRows<Scalar>& rows, const int64_t* order
   }
 }
 
-// The same for rows of (num_rows, heads, width) that are written soon.
+// The same for rows that are written soon.
 template <typename Scalar>
-P3D_INLINE void prefetch_written(Scalar* rows, const int64_t* order, int64_t count, int64_t head,
-                                 int64_t heads, int64_t width) {
+P3D_INLINE void prefetch_written(const WritableHeadRows<Scalar>& rows, const int64_t* order,
+                                 int64_t count, int64_t head, int64_t width) {
   for (int64_t i = 0; i < count; ++i) {
-    Scalar* row = rows + (order[i] * heads + head) * width;
+    Scalar* row = rows.at(order[i], head);
     prefetch_lines<true>(row, row + width);
   }
 }
@@ -177,13 +177,13 @@ P3D_INLINE void list_rows(const HeadRows<Scalar>& rows, const int64_t* order, in
   for (int64_t i = 0; i < count; ++i) found[i] = space + i * width;
 }
 
-// The way back: row order[i] of one head of (num_rows, heads, width) = source (count, stride).
+// The way back: row order[i] of one head = source (count, stride).
 template <typename Scalar, typename Number>
 P3D_INLINE void unpack_rows(const Number* source, int64_t count, int64_t stride,
-                            const int64_t* order, int64_t head, int64_t heads, int64_t width,
-                            Scalar* rows) {
+                            const int64_t* order, int64_t head, int64_t width,
+                            const WritableHeadRows<Scalar>& rows) {
   for (int64_t i = 0; i < count; ++i) {
-    Scalar* target = rows + (order[i] * heads + head) * width;
+    Scalar* target = rows.at(order[i], head);
     const Number* line = source + i * stride;
     int64_t d = 0;
     for (; d + 8 <= width; d += 8) {

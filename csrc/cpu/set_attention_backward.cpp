@@ -78,7 +78,7 @@ P3D_INLINE void go_back(const Inputs<Scalar>& in, const Part& part, AttentionScr
   using Number = Compute<Scalar>;
   using Vec = typename LaneTypes<Number, kBytes>::Vec;
   constexpr int64_t lanes = LaneTypes<Number, kBytes>::kCount;
-  const int64_t width = in.rows.width, heads = in.rows.heads, keys = part.count;
+  const int64_t width = in.rows.width, keys = part.count;
   const int64_t padded = (width + lanes - 1) / lanes * lanes;
   scratch.reserve(sizeof(Number) * (2 * keys * (width + padded + lanes) + 6 * lanes * padded) +
                       2 * keys * sizeof(Number*),
@@ -110,10 +110,10 @@ P3D_INLINE void go_back(const Inputs<Scalar>& in, const Part& part, AttentionScr
   for (int64_t begin = 0; begin < keys; begin += lanes) {
     const int64_t queries = std::min(lanes, keys - begin);
     load_queries<kBytes>(in, part, begin, queries, padded, scale * Number(M_LOG2E), block);
-    prefetch_written(gradients.query, part.order + begin, queries, part.head, heads, width);
+    prefetch_written(gradients.query, part.order + begin, queries, part.head, width);
     if (begin + lanes >= keys) {  // the last queries
-      prefetch_written(gradients.key, part.order, keys, part.head, heads, width);
-      prefetch_written(gradients.value, part.order, keys, part.head, heads, width);
+      prefetch_written(gradients.key, part.order, keys, part.head, width);
+      prefetch_written(gradients.value, part.order, keys, part.head, width);
     }
     dot_all_rows(sums.key, keys, block.query_lanes, width, block.weight);
     dot_all_rows(sums.value, keys, block.grad_lanes, width, block.slope);
@@ -131,17 +131,16 @@ P3D_INLINE void go_back(const Inputs<Scalar>& in, const Part& part, AttentionScr
                   padded / lanes, reinterpret_cast<Vec*>(sums.grad_key));
     Scalar* target[lanes];
     for (int64_t i = 0; i < lanes; ++i) {
-      target[i] = i < queries
-                      ? gradients.query + (part.order[begin + i] * heads + part.head) * width
-                      : reinterpret_cast<Scalar*>(block.result);  // not needed any more
+      target[i] = i < queries ? gradients.query.at(part.order[begin + i], part.head)
+                              : reinterpret_cast<Scalar*>(block.result);  // not needed any more
     }
     rows_from_lanes<Number, kBytes>(block.total, width, Vec{} + Number{1}, target);
     if (begin == 0) prefetch_rows(in.rows.query, next, part.next_count, part.head, width);
   }
   prefetch_rows(in.grad, next, part.next_count, part.head, width);
   prefetch_rows(in.result, next, part.next_count, part.head, width);
-  unpack_rows(sums.grad_key, keys, padded, part.order, part.head, heads, width, gradients.key);
-  unpack_rows(sums.grad_value, keys, padded, part.order, part.head, heads, width, gradients.value);
+  unpack_rows(sums.grad_key, keys, padded, part.order, part.head, width, gradients.key);
+  unpack_rows(sums.grad_value, keys, padded, part.order, part.head, width, gradients.value);
 }
 
 // One function per scalar type and machine.

@@ -201,11 +201,12 @@ struct TileWarp {
     return lane_number() / 4 + 8 * half;
   }
   __device__ __forceinline__ bool exists(int half) const { return own_of_lane(half) < present; }
-  // Where the numbers of an own row and this head are in an array (num_rows, heads).  All lanes
-  // take part.
-  __device__ __forceinline__ int64_t place(int half) const {
-    return __shfl_sync(kAllLanes, own_row, own_of_lane(half)) * call.rows.heads + head;
+  // Number of an own row.  All lanes take part.
+  __device__ __forceinline__ int row(int half) const {
+    return __shfl_sync(kAllLanes, own_row, own_of_lane(half));
   }
+  // Where the number of a row and this head is in an array (num_rows, heads).
+  __device__ __forceinline__ int64_t place(int row) const { return row * call.rows.heads + head; }
   __device__ __forceinline__ Scalar* tile(int which) const { return tiles + which * Tiles::kTile; }
 
   __device__ __forceinline__ int row_of_lane(int first, int last) const {

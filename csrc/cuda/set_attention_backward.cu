@@ -10,7 +10,7 @@ namespace {
 template <typename Shape>
 __global__ void __launch_bounds__(32 * kMostWarps, Shape::kBlocks)
     go_back_to_queries(BackwardCall<typename Shape::Scalar> call,
-                       typename Shape::Scalar* grad_query) {
+                       WritableHeadRows<typename Shape::Scalar> grad_query) {
   using Number = typename Shape::Number;
   const auto& forward = call.forward;
   P3D_SHARED(int64_t, ranges, 2 * Shape::kOwnRows);
@@ -49,15 +49,16 @@ __global__ void __launch_bounds__(32 * kMostWarps, Shape::kBlocks)
       });
 
   if (!own.exists()) return;
-  store_part<Shape>(total, call.scale, width, grad_query + place * width);
+  store_part<Shape>(total, call.scale, width, grad_query.at(own.row, head));
   if (Shape::part() == 0) call.shift[place] = shift;
 }
 
 // The rows of a warp are keys and values, the others queries and gradients of results.
 template <typename Shape>
 __global__ void __launch_bounds__(32 * kMostWarps, Shape::kBlocks)
-    go_back_to_keys(BackwardCall<typename Shape::Scalar> call, typename Shape::Scalar* grad_key,
-                    typename Shape::Scalar* grad_value) {
+    go_back_to_keys(BackwardCall<typename Shape::Scalar> call,
+                    WritableHeadRows<typename Shape::Scalar> grad_key,
+                    WritableHeadRows<typename Shape::Scalar> grad_value) {
   using Number = typename Shape::Number;
   const auto& forward = call.forward;
   P3D_SHARED(int64_t, ranges, 2 * Shape::kOwnRows);
@@ -98,9 +99,8 @@ __global__ void __launch_bounds__(32 * kMostWarps, Shape::kBlocks)
       });
 
   if (!own.exists()) return;
-  const int64_t place = (own.row * heads + head) * width;
-  store_part<Shape>(key_total, call.scale, width, grad_key + place);
-  store_part<Shape>(value_total, Number{1}, width, grad_value + place);
+  store_part<Shape>(key_total, call.scale, width, grad_key.at(own.row, head));
+  store_part<Shape>(value_total, Number{1}, width, grad_value.at(own.row, head));
 }
 
 }  // namespace

@@ -51,7 +51,7 @@ __device__ __forceinline__ void weigh_slopes(const TileWarp<Tiles>& warp, int fi
 template <typename Tiles>
 __global__ void __launch_bounds__(32 * kMostWarps, Tiles::kBlocks)
     go_back_to_query_tiles(BackwardCall<typename Tiles::Scalar> call,
-                           typename Tiles::Scalar* grad_query) {
+                           WritableHeadRows<typename Tiles::Scalar> grad_query) {
   using Scalar = typename Tiles::Scalar;
   P3D_SHARED(int64_t, ranges, 2 * kRowsOfTile);
   const auto& rows = call.forward.rows;
@@ -64,12 +64,12 @@ __global__ void __launch_bounds__(32 * kMostWarps, Tiles::kBlocks)
   warp.finish_own();
   take_rows<Tiles>(warp.tile(0), query);
   take_rows<Tiles>(warp.tile(2), grad);
-  int64_t place[2];
+  int row[2];
   float log_sum[2], shift[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    place[half] = warp.place(half);
-    log_sum[half] = warp.exists(half) ? call.log_sum[place[half]] : 0;
+    row[half] = warp.row(half);
+    log_sum[half] = warp.exists(half) ? call.log_sum[warp.place(row[half])] : 0;
     shift[half] = dot_own<Tiles>(query, grad, half);
   }
   take_rows<Tiles>(warp.tile(1), query);
@@ -96,8 +96,8 @@ __global__ void __launch_bounds__(32 * kMostWarps, Tiles::kBlocks)
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     if (!warp.exists(half)) continue;
-    store_sums<Tiles>(total, half, call.scale, warp.width, grad_query + place[half] * warp.width);
-    if (lane_number() % 4 == 0) call.shift[place[half]] = shift[half];
+    store_sums<Tiles>(total, half, call.scale, warp.width, grad_query.at(row[half], warp.head));
+    if (lane_number() % 4 == 0) call.shift[warp.place(row[half])] = shift[half];
   }
 }
 
@@ -105,7 +105,8 @@ __global__ void __launch_bounds__(32 * kMostWarps, Tiles::kBlocks)
 template <typename Tiles>
 __global__ void __launch_bounds__(32 * kMostWarps, Tiles::kBlocks)
     go_back_to_key_tiles(BackwardCall<typename Tiles::Scalar> call,
-                         typename Tiles::Scalar* grad_key, typename Tiles::Scalar* grad_value) {
+                         WritableHeadRows<typename Tiles::Scalar> grad_key,
+                         WritableHeadRows<typename Tiles::Scalar> grad_value) {
   using Scalar = typename Tiles::Scalar;
   P3D_SHARED(int64_t, ranges, 2 * kRowsOfTile);
   const auto& rows = call.forward.rows;
@@ -150,10 +151,10 @@ __global__ void __launch_bounds__(32 * kMostWarps, Tiles::kBlocks)
 
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int64_t place = warp.place(half) * warp.width;
+    const int row = warp.row(half);
     if (!warp.exists(half)) continue;
-    store_sums<Tiles>(key_total, half, call.scale, warp.width, grad_key + place);
-    store_sums<Tiles>(value_total, half, 1, warp.width, grad_value + place);
+    store_sums<Tiles>(key_total, half, call.scale, warp.width, grad_key.at(row, warp.head));
+    store_sums<Tiles>(value_total, half, 1, warp.width, grad_value.at(row, warp.head));
   }
 }
 

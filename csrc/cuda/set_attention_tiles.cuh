@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(32 * kMostWarps, Tiles::kBlocks)
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const float sum = sum_over_columns(softmax.sum[half]);
-    const int64_t place = warp.place(half);
+    const int64_t place = warp.place(warp.row(half));
     if (!warp.exists(half)) continue;
     store_sums<Tiles>(softmax.total, half, 1 / sum, warp.width, result + place * warp.width);
     if (log_sum != nullptr && lane_number() % 4 == 0) {

@@ -42,6 +42,7 @@ def operator_flops() -> dict[Any, RawFlops]:
         native.linear: _linear,
         native.linear_weight_gradient: _linear_weight,
         native.set_attention: _set_attention,
+        native.set_attention_qk: _set_attention_qk,
         native.set_transformer: _set_transformer,
         native.mamba_mixer: _mamba_mixer,
         native.scattered_linear_attention: _linear_attention,
@@ -65,6 +66,12 @@ def _set_attention(
     query: Tensor, key: Tensor, value: Tensor, order: Tensor, offsets: Tensor, *settings: object
 ) -> int:
     return _attention(query.shape[1] * query.shape[2], offsets)
+
+
+def _set_attention_qk(
+    query_key: Tensor, value: Tensor, order: Tensor, offsets: Tensor, *settings: object
+) -> int:
+    return _attention(value.shape[1] * value.shape[2], offsets)
 
 
 def _attention(channels: int, offsets: Tensor) -> int:

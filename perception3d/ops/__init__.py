@@ -16,7 +16,7 @@ from perception3d.ops.scattered_linear_attention import (
 from perception3d.ops.segment_index import segment_index
 from perception3d.ops.segment_reduce import segment_reduce
 from perception3d.ops.selective_scan import selective_scan
-from perception3d.ops.set_attention import set_attention
+from perception3d.ops.set_attention import set_attention, set_attention_qk
 from perception3d.ops.set_partition import set_partition
 from perception3d.ops.set_transformer import TransformerParameters, attend_sets, set_transformer
 from perception3d.ops.sparse_conv import sparse_conv
@@ -51,6 +51,7 @@ __all__ = [
     "segment_reduce",
     "selective_scan",
     "set_attention",
+    "set_attention_qk",
     "set_partition",
     "set_transformer",
     "sparse_conv",

@@ -19,7 +19,7 @@ from perception3d.ops.linear import (
     needs_gradient,
     without_gaps,
 )
-from perception3d.ops.set_attention import set_attention
+from perception3d.ops.set_attention import set_attention_qk
 
 native = load_library()
 
@@ -141,8 +141,8 @@ def attend_sets(
     split, width = 2 * channels, channels // heads
     query_key = linear(rows + position.to(rows.dtype), weight[:split], bias[:split])
     value = linear(rows, weight[split:], bias[split:]).view(count, heads, width)
-    query, key = query_key.view(count, 2, heads, width).unbind(1)
-    return set_attention(query, key, value, order, offsets).reshape(count, channels)
+    query_key = query_key.view(count, 2, heads, width)
+    return set_attention_qk(query_key, value, order, offsets).reshape(count, channels)
 
 
 def _longest(offsets: Tensor) -> int:

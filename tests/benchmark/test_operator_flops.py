@@ -10,6 +10,7 @@ from perception3d.ops import (
     mamba_mixer,
     scattered_linear_attention,
     scattered_linear_attention_qkv,
+    set_attention_qk,
     set_transformer,
     sparse_conv,
     sparse_index,
@@ -45,6 +46,13 @@ def test_linear_attention():
     assert count(lambda: scattered_linear_attention(query, query, value, offsets)) == expected
     qkv = torch.ones(7, 3, 2, 4)
     assert count(lambda: scattered_linear_attention_qkv(qkv, offsets)) == 4 * 7 * 2 * 4 * (4 + 1)
+
+
+def test_set_attention_of_one_projection():
+    query_key, value = torch.ones(7, 2, 2, 4), torch.ones(7, 2, 4)
+    order, offsets = torch.arange(7), torch.tensor([0, 5, 7])
+    operations = count(lambda: set_attention_qk(query_key, value, order, offsets))
+    assert operations == 2 * 2 * (25 + 4) * 8
 
 
 def test_set_transformer():

@@ -8,8 +8,9 @@ from torch.autograd import gradcheck
 from torch.nn import functional as F
 from voxel_samples import random_coords, threads
 
-from perception3d.ops import set_attention, set_partition, window_partition
+from perception3d.ops import set_attention, set_attention_qk, set_partition, window_partition
 from perception3d.ops.reference.set_attention import set_attention as reference
+from perception3d.ops.reference.set_attention import set_attention_qk as reference_qk
 
 BOTH = pytest.mark.parametrize("attend", [set_attention, reference])
 native = torch.ops.perception3d
@@ -233,6 +234,31 @@ def test_one_gradient_alone(leaf):
     torch.testing.assert_close(grad, wanted[1 + leaf])
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE.keys(), ids=str)
+def test_one_projection_is_the_same_attention(dtype):
+    tables = sets_of([5, 36, 1, 9])
+    *rows, grad = random_rows(tables, dtype=dtype) + random_rows(tables, dtype=dtype, seed=1)[:1]
+    leaves = [torch.stack(rows[:2], 1).requires_grad_(), rows[2].clone().requires_grad_()]
+    wanted = with_gradients(set_attention, rows, grad, tables)
+    result = set_attention_qk(*leaves, *tables)
+    of_query_key, of_value = torch.autograd.grad(result, leaves, grad)
+    for ours, theirs in zip((result, *of_query_key.unbind(1), of_value), wanted, strict=True):
+        assert torch.equal(ours, theirs)
+    assert_close([result.detach()], [reference_qk(*leaves, *tables).double()], TOLERANCE[dtype])
+
+
+def test_one_projection_is_read_and_its_gradient_left_in_place():
+    tables = sets_of([5, 9])
+    whole = torch.randn(14, 2 * 8 + 3)  # rows that lie apart
+    query_key = whole[:, :16].requires_grad_()
+    value = torch.randn(14, 2, 4)
+    result = set_attention_qk(query_key.view(14, 2, 2, 4), value, *tables)
+    apart = set_attention(*whole[:, :16].view(14, 2, 2, 4).unbind(1), value, *tables)
+    assert torch.equal(result, apart)
+    (gradient,) = torch.autograd.grad(result.sum(), query_key)
+    assert gradient.stride() == (24, 1)  # a view of the three gradients
+
+
 def test_nothing_is_kept_without_gradients():
     tables = sets_of([5, 9])
     rows = random_rows(tables)
@@ -277,6 +303,8 @@ def test_opcheck():
     tables = sets_of([5, 9, 1])
     rows = [row.requires_grad_() for row in random_rows(tables)]
     torch.library.opcheck(native.set_attention, (*rows, *tables, True))
+    query_key = torch.stack(rows[:2], 1).detach().requires_grad_()
+    torch.library.opcheck(native.set_attention_qk, (query_key, rows[2], *tables, True))
     with torch.no_grad():
         result, log_sum = native.set_attention(*rows, *tables, True)
     inputs = [row.detach() for row in (rows[0], *rows, result)]
@@ -294,6 +322,47 @@ def test_compiles_whole():
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_one_projection_compiles_whole():
+    tables = partitioned(60, 7)
+    query, key, value = random_rows(tables)
+    compiled = torch.compile(set_attention_qk, fullgraph=True, backend="aot_eager")
+    leaf = torch.stack([query, key], 1).requires_grad_()
+    gradients = [
+        torch.autograd.grad(attend(leaf, value, *tables).square().sum(), leaf)[0]
+        for attend in (compiled, set_attention_qk)
+    ]
+    torch.testing.assert_close(*gradients)
+
+
+def test_second_derivative_of_one_projection_is_refused():
+    tables = sets_of([5, 9])
+    query, key, value = random_rows(tables)
+    leaf = torch.stack([query, key], 1).requires_grad_()
+    (gradient,) = torch.autograd.grad(
+        set_attention_qk(leaf, value, *tables).square().sum(), leaf, create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="set_attention: there is no second derivative"):
+        gradient.sum().backward()
+
+
+def test_errors_of_one_projection():
+    order, offsets = sets_of([4, 6])
+    query, key, value = random_rows((order, offsets))
+    query_key = torch.stack([query, key], 1)
+    with pytest.raises(ValueError, match=r"query_key must be \(N, 2, H, D\).*got \(10, 1, 2, 4\)"):
+        set_attention_qk(query_key[:, :1], value, order, offsets)
+    with pytest.raises(ValueError, match=r"value must be \(10, 2, 4\) float64, got \(10, 1, 4\)"):
+        set_attention_qk(query_key, value[:, :1], order, offsets)
+    with pytest.raises(TypeError, match=r"set_attention_qk: value must be .* float64, got .*32"):
+        set_attention_qk(query_key, value.float(), order, offsets)
+    with pytest.raises(ValueError, match=r"set_attention_qk: order must be \(10,\) int64, got"):
+        set_attention_qk(query_key, value, order[:-1], offsets)
+    with pytest.raises(RuntimeError, match=r"set_attention_qk: order must be a permutation"):
+        set_attention_qk(query_key, value, order + 1, offsets)
+    with pytest.raises(RuntimeError, match=r"query_key must have size 2 in dimension 1, got 3"):
+        native.set_attention_qk(torch.zeros(10, 3, 2, 4), value.float(), order, offsets, False)
 
 
 def test_errors():

@@ -40,7 +40,7 @@ def run(tables, query, key, value, grad):
     torch.testing.assert_close(alone, result, rtol=0, atol=0, equal_nan=True)
     assert nothing.numel() == 0
     gradients = simt.set_attention_backward(grad, query, key, value, result, log_sum, *tables)
-    return result, log_sum, *gradients
+    return result, log_sum, *gradients.view(query.shape[0], 3, *query.shape[1:]).unbind(1)
 
 
 def check(tables, query, key, value, grad):
@@ -91,6 +91,17 @@ def test_heads_before_rows():
     tables, rows = sample([5, 20], 2, 12, torch.float32)
     turned = rows.permute(1, 2, 0, 3).contiguous().permute(2, 0, 1, 3)
     check(tables, *turned.unbind(1))
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_one_projection(dtype):
+    tables, rows = sample(SIZES, 2, 16, dtype)
+    query, key, value, _ = rows.unbind(1)
+    wanted = simt.set_attention(query, key, value, *tables, True)
+    for ours, theirs in zip(
+        simt.set_attention_qk(rows[:, :2], value, *tables, True), wanted, strict=True
+    ):
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 2, 8), (9, 4, 0, 8), (9, 4, 2, 0)])

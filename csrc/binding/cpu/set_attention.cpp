@@ -26,11 +26,10 @@ RowSets checked_sets(const char* op, const SetAttentionTensors& tensors) {
   return sets;
 }
 
-std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const Tensor& value,
-                                   const Tensor& order, const Tensor& offsets, bool keep_log_sum) {
-  const char* op = "set_attention";
-  const SetAttentionTensors tensors{query, key, value, order, offsets};
+std::tuple<Tensor, Tensor> forward_checked(const char* op, const SetAttentionTensors& tensors,
+                                           bool keep_log_sum) {
   const RowSets sets = checked_sets(op, tensors);
+  const Tensor& query = tensors.query;
   const int64_t num_rows = query.size(0), heads = query.size(1);
   Tensor result = fresh_tensor(query, {num_rows, heads, query.size(2)});
   Tensor log_sum =
@@ -44,35 +43,43 @@ std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const
   return {result, log_sum};
 }
 
-std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& query,
-                                            const Tensor& key, const Tensor& value,
-                                            const Tensor& result, const Tensor& log_sum,
-                                            const Tensor& order, const Tensor& offsets) {
+std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const Tensor& value,
+                                   const Tensor& order, const Tensor& offsets, bool keep_log_sum) {
+  return forward_checked("set_attention", {query, key, value, order, offsets}, keep_log_sum);
+}
+
+std::tuple<Tensor, Tensor> forward_qk(const Tensor& query_key, const Tensor& value,
+                                      const Tensor& order, const Tensor& offsets,
+                                      bool keep_log_sum) {
+  const char* op = "set_attention_qk";
+  const QueryKeyParts parts(op, query_key);
+  return forward_checked(op, {parts.query, parts.key, value, order, offsets}, keep_log_sum);
+}
+
+Tensor backward(const Tensor& grad, const Tensor& query, const Tensor& key, const Tensor& value,
+                const Tensor& result, const Tensor& log_sum, const Tensor& order,
+                const Tensor& offsets) {
   const char* op = "set_attention_backward";
   const SetAttentionTensors tensors{query, key, value, order, offsets};
   const RowSets sets = checked_sets(op, tensors);
   check_cpu(op, "log_sum", log_sum, sum_dtype(query), 2);
   tensors.check_results(op, grad, result, log_sum);
-  const auto empty = [&] {
-    return fresh_tensor(query, {query.size(0), query.size(1), query.size(2)});
-  };
-  Tensor grad_query = empty(), grad_key = empty(), grad_value = empty();
+  const int64_t heads = query.size(1), width = query.size(2);
+  Tensor gradients = fresh_tensor(query, {query.size(0), 3 * heads * width});
   dispatch_storage(op, "query", query, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
-    const AttentionGradients<Scalar> gradients{mutable_data_of<Scalar>(grad_query),
-                                               mutable_data_of<Scalar>(grad_key),
-                                               mutable_data_of<Scalar>(grad_value)};
     set_attention_backward(head_rows<Scalar>(grad), tensors.rows<Scalar>(),
                            head_rows<Scalar>(result), data_of<Compute<Scalar>>(log_sum), sets,
-                           gradients, thread_count());
+                           gradients_in<Scalar>(gradients, width), thread_count());
   });
-  return {grad_query, grad_key, grad_value};
+  return gradients;
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(perception3d, CPU, m) {
   m.impl("set_attention", TORCH_BOX(&forward));
+  m.impl("set_attention_qk", TORCH_BOX(&forward_qk));
   m.impl("set_attention_backward", TORCH_BOX(&backward));
 }
 

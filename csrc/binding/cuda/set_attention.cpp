@@ -23,11 +23,10 @@ void check_tensors(const char* op, DeviceCall& call, const SetAttentionTensors& 
                   cuda::kWidestHead, " numbers on CUDA, got ", tensors.query.size(2));
 }
 
-std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const Tensor& value,
-                                   const Tensor& order, const Tensor& offsets, bool keep_log_sum) {
-  const char* op = "set_attention";
+std::tuple<Tensor, Tensor> forward_checked(const char* op, const SetAttentionTensors& tensors,
+                                           bool keep_log_sum) {
+  const Tensor& query = tensors.query;
   DeviceCall call(op, query);
-  const SetAttentionTensors tensors{query, key, value, order, offsets};
   check_tensors(op, call, tensors);
   const int64_t num_rows = query.size(0), heads = query.size(1);
   Tensor result = call.allocate({num_rows, heads, query.size(2)}, query.scalar_type());
@@ -41,10 +40,22 @@ std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const
   return {result, log_sum};
 }
 
-std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& query,
-                                            const Tensor& key, const Tensor& value,
-                                            const Tensor& result, const Tensor& log_sum,
-                                            const Tensor& order, const Tensor& offsets) {
+std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const Tensor& value,
+                                   const Tensor& order, const Tensor& offsets, bool keep_log_sum) {
+  return forward_checked("set_attention", {query, key, value, order, offsets}, keep_log_sum);
+}
+
+std::tuple<Tensor, Tensor> forward_qk(const Tensor& query_key, const Tensor& value,
+                                      const Tensor& order, const Tensor& offsets,
+                                      bool keep_log_sum) {
+  const char* op = "set_attention_qk";
+  const QueryKeyParts parts(op, query_key);
+  return forward_checked(op, {parts.query, parts.key, value, order, offsets}, keep_log_sum);
+}
+
+Tensor backward(const Tensor& grad, const Tensor& query, const Tensor& key, const Tensor& value,
+                const Tensor& result, const Tensor& log_sum, const Tensor& order,
+                const Tensor& offsets) {
   const char* op = "set_attention_backward";
   DeviceCall call(op, query);
   const SetAttentionTensors tensors{query, key, value, order, offsets};
@@ -53,29 +64,24 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& qu
   call.check_view("result", result, query.scalar_type(), 3);
   call.check_input("log_sum", log_sum, sum_dtype(query), 2);
   tensors.check_results(op, grad, result, log_sum);
-  const int64_t num_rows = query.size(0), heads = query.size(1);
-  const auto empty = [&] {
-    return call.allocate({num_rows, heads, query.size(2)}, query.scalar_type());
-  };
-  Tensor grad_query = empty(), grad_key = empty(), grad_value = empty();
+  const int64_t num_rows = query.size(0), heads = query.size(1), width = query.size(2);
+  Tensor gradients = call.allocate({num_rows, 3 * heads * width}, query.scalar_type());
   dispatch_storage(op, "query", query, [&](auto* scalar) {
     using Scalar = std::remove_pointer_t<decltype(scalar)>;
-    const AttentionGradients<Scalar> gradients{mutable_data_of<Scalar>(grad_query),
-                                               mutable_data_of<Scalar>(grad_key),
-                                               mutable_data_of<Scalar>(grad_value)};
     auto* workspace = call.workspace<Compute<Scalar>>(num_rows * heads);
     call.check_status(cuda::set_attention_backward(
         head_rows<Scalar>(grad), tensors.rows<Scalar>(), head_rows<Scalar>(result),
-        data_of<Compute<Scalar>>(log_sum), tensors.sets(), num_rows, gradients, workspace,
-        call.stream()));
+        data_of<Compute<Scalar>>(log_sum), tensors.sets(), num_rows,
+        gradients_in<Scalar>(gradients, width), workspace, call.stream()));
   });
-  return {grad_query, grad_key, grad_value};
+  return gradients;
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(P3D_LIBRARY, P3D_DEVICE_KEY, m) {
   m.impl("set_attention", TORCH_BOX(&forward));
+  m.impl("set_attention_qk", TORCH_BOX(&forward_qk));
   m.impl("set_attention_backward", TORCH_BOX(&backward));
 }
 

@@ -15,3 +15,9 @@ def set_attention(
     place = torch.empty_like(order)
     place[order] = torch.arange(order.shape[0], device=order.device)
     return torch.cat(attended)[place]
+
+
+def set_attention_qk(query_key: Tensor, value: Tensor, order: Tensor, offsets: Tensor) -> Tensor:
+    """Attention of one projection; see `perception3d.ops.set_attention_qk`."""
+    query, key = query_key.unbind(1)
+    return set_attention(query, key, value, order, offsets)
