@@ -43,17 +43,19 @@ int64_t rounded(int64_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
-// The system chooses the place; what is there before and after whole pages goes back.
+// Room for `bytes` bytes, rounded.  The system chooses the place; what is there before and after
+// whole pages goes back.  What rounding added is not in large pages: it may never be touched.
 ResultBlock map_block(int64_t bytes) {
+  const int64_t size = rounded(bytes);
   void* found =
-      mmap(nullptr, bytes + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (found == MAP_FAILED) return {nullptr, 0};
   char* first = static_cast<char*>(found);
   const int64_t before = -reinterpret_cast<intptr_t>(first) & (kHugePage - 1);
   if (before > 0) munmap(first, before);
-  munmap(first + before + bytes, kHugePage - before);
+  munmap(first + before + size, kHugePage - before);
   prefer_huge_pages(first + before, bytes);
-  return {first + before, bytes};
+  return {first + before, size};
 }
 
 struct KeptBlocks {
@@ -105,7 +107,7 @@ ResultBlock take_result_memory(int64_t bytes) {
     const ResultBlock found = kept.take(rounded(bytes));
     if (found.memory != nullptr) return found;
   }
-  return map_block(rounded(bytes));
+  return map_block(bytes);
 }
 
 void give_back_result_memory(const ResultBlock& block) {
