@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
+#include <tuple>
 
 #include "binding/head_rows.h"
 #include "common/set_attention.h"
@@ -78,5 +79,21 @@ struct SetAttentionTensors {
     check_size(op, name, tensor, 2, query.size(2));
   }
 };
+
+// The two forms of the operator; kForward(operator, tensors, keep_log_sum) is the device's.
+template <auto kForward>
+std::tuple<Tensor, Tensor> attend(const Tensor& query, const Tensor& key, const Tensor& value,
+                                  const Tensor& order, const Tensor& offsets, bool keep_log_sum) {
+  return kForward("set_attention", {query, key, value, order, offsets}, keep_log_sum);
+}
+
+template <auto kForward>
+std::tuple<Tensor, Tensor> attend_qk(const Tensor& query_key, const Tensor& value,
+                                     const Tensor& order, const Tensor& offsets,
+                                     bool keep_log_sum) {
+  const char* op = "set_attention_qk";
+  const QueryKeyParts parts(op, query_key);
+  return kForward(op, {parts.query, parts.key, value, order, offsets}, keep_log_sum);
+}
 
 }  // namespace perception3d

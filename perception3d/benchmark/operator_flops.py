@@ -68,10 +68,8 @@ def _set_attention(
     return _attention(query.shape[1] * query.shape[2], offsets)
 
 
-def _set_attention_qk(
-    query_key: Tensor, value: Tensor, order: Tensor, offsets: Tensor, *settings: object
-) -> int:
-    return _attention(value.shape[1] * value.shape[2], offsets)
+def _set_attention_qk(query_key: Tensor, *others: Any) -> int:  # noqa: ANN401  # the operator's
+    return _set_attention(*query_key.unbind(1), *others)
 
 
 def _attention(channels: int, offsets: Tensor) -> int:

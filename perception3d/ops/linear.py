@@ -112,9 +112,9 @@ def _product(
     return result
 
 
-def without_gaps(matrix: Tensor) -> Tensor:
-    """Return a matrix whose rows have their numbers side by side."""
-    return matrix if matrix.stride(1) == 1 or matrix.shape[1] < 2 else matrix.contiguous()
+def without_gaps(rows: Tensor) -> Tensor:
+    """Return a tensor with the numbers of its last axis side by side, copied only if need be."""
+    return rows if rows.shape[-1] < 2 or rows.stride(-1) == 1 else rows.contiguous()
 
 
 @fake_kernel("linear")

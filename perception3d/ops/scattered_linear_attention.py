@@ -13,6 +13,7 @@ from perception3d.ops.library import (
     refuse_second_derivative,
     register_gradient,
 )
+from perception3d.ops.linear import without_gaps
 
 native = load_library()
 
@@ -62,9 +63,9 @@ def scattered_linear_attention(
     _check_windows(owner, "query", query, offsets, order, epsilon)
     check_same_device(owner, query=query, key=key, value=value)
     result: Tensor = native.scattered_linear_attention(
-        _without_gaps(query),
-        _without_gaps(key),
-        _without_gaps(value),
+        without_gaps(query),
+        without_gaps(key),
+        without_gaps(value),
         offsets.contiguous(),
         None if order is None else order.contiguous(),
         epsilon,
@@ -95,7 +96,7 @@ def scattered_linear_attention_qkv(
     check_tensor(owner, "qkv", qkv, ("N", 3, "H", "D"), FLOATS)
     _check_windows(owner, "qkv", qkv, offsets, order, epsilon)
     result: Tensor = native.scattered_linear_attention_qkv(
-        _without_gaps(qkv),
+        without_gaps(qkv),
         offsets.contiguous(),
         None if order is None else order.contiguous(),
         epsilon,
@@ -115,11 +116,6 @@ def _check_windows(
         check_same_device(owner, **{name: rows, "order": order})
     if not 0.0 < epsilon < math.inf:
         raise ValueError(f"{owner}: epsilon must be > 0 and finite, got {epsilon}")
-
-
-def _without_gaps(rows: Tensor) -> Tensor:
-    """Return the tensor with numbers of a row side by side, copied only if they are not."""
-    return rows if rows.shape[-1] <= 1 or rows.stride(-1) == 1 else rows.contiguous()
 
 
 @fake_kernel("scattered_linear_attention")
@@ -161,7 +157,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: A
 def _differentiate(ctx: Any, grad: Tensor) -> Grads:  # noqa: ANN401
     query, key, value, offsets, order = ctx.saved_tensors
     grads = native.scattered_linear_attention_backward(
-        _without_gaps(grad), query, key, value, offsets, order, ctx.epsilon
+        without_gaps(grad), query, key, value, offsets, order, ctx.epsilon
     )
     rows, heads, width = query.shape
     widths = (width, width, value.shape[2])
@@ -175,7 +171,7 @@ def _differentiate(ctx: Any, grad: Tensor) -> Grads:  # noqa: ANN401
 def _differentiate_qkv(ctx: Any, grad: Tensor) -> Grads:  # noqa: ANN401
     qkv, offsets, order = ctx.saved_tensors
     grads = native.scattered_linear_attention_backward(
-        _without_gaps(grad), *qkv.unbind(1), offsets, order, ctx.epsilon
+        without_gaps(grad), *qkv.unbind(1), offsets, order, ctx.epsilon
     )
     return grads.view(qkv.shape), None, None, None
 

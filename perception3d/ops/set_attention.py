@@ -12,7 +12,7 @@ from perception3d.ops.library import (
     refuse_second_derivative,
     register_gradient,
 )
-from perception3d.ops.linear import needs_gradient
+from perception3d.ops.linear import needs_gradient, without_gaps
 
 native = load_library()
 
@@ -48,7 +48,7 @@ def set_attention(
     check_tensor(owner, "key", key, tuple(query.shape), (query.dtype,))
     check_tensor(owner, "value", value, tuple(query.shape), (query.dtype,))
     _check_sets(owner, order, offsets, query=query, key=key, value=value)
-    rows = [_with_dense_heads(tensor) for tensor in (query, key, value)]
+    rows = [without_gaps(tensor) for tensor in (query, key, value)]
     result: Tensor
     result, _ = native.set_attention(
         *rows, order.contiguous(), offsets.contiguous(), needs_gradient(*rows)
@@ -75,7 +75,7 @@ def set_attention_qk(query_key: Tensor, value: Tensor, order: Tensor, offsets: T
     rows, _, heads, width = query_key.shape
     check_tensor(owner, "value", value, (rows, heads, width), (query_key.dtype,))
     _check_sets(owner, order, offsets, query_key=query_key, value=value)
-    parts = [_with_dense_heads(tensor) for tensor in (query_key, value)]
+    parts = [without_gaps(tensor) for tensor in (query_key, value)]
     result: Tensor
     result, _ = native.set_attention_qk(
         *parts, order.contiguous(), offsets.contiguous(), needs_gradient(*parts)
@@ -90,11 +90,6 @@ def _check_sets(owner: str, order: Tensor, offsets: Tensor, **rows: Tensor) -> N
     check_same_device(owner, **rows, order=order, offsets=offsets)
     if offsets.shape[0] < 1:
         raise ValueError(f"{owner}: offsets must be (sets + 1,) int64, got (0,)")
-
-
-def _with_dense_heads(rows: Tensor) -> Tensor:
-    """Copy only where the numbers of a head do not lie next to each other."""
-    return rows if rows.shape[-1] <= 1 or rows.stride(-1) == 1 else rows.contiguous()
 
 
 @fake_kernel("set_attention")
@@ -138,7 +133,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _gradients(grad: Tensor, *saved: Tensor) -> Tensor:
     """Return the gradients of query, key and value side by side, (N, 3, H, D)."""
-    gradients: Tensor = native.set_attention_backward(_with_dense_heads(grad), *saved)
+    gradients: Tensor = native.set_attention_backward(without_gaps(grad), *saved)
     rows, heads, width = grad.shape
     return gradients.view(rows, 3, heads, width)
 

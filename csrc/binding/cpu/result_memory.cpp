@@ -16,8 +16,8 @@ namespace {
 // The C library keeps smaller pieces itself.
 constexpr int64_t kFewestBytes = int64_t{1} << 20;
 constexpr int64_t kDefaultMib = 512;
-// Sizes are rounded up by up to 1 / kSteps, and a kept block may be longer by as much again: no
-// cloud has the size of the last one.
+// Sizes are rounded up, from 16 large pages on by up to 1 / kSteps, and a kept block may be longer
+// by as much again: no cloud has the size of the last one.
 constexpr int64_t kSteps = 8;
 
 int64_t kept_limit() {

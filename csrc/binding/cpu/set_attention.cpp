@@ -26,8 +26,8 @@ RowSets checked_sets(const char* op, const SetAttentionTensors& tensors) {
   return sets;
 }
 
-std::tuple<Tensor, Tensor> forward_checked(const char* op, const SetAttentionTensors& tensors,
-                                           bool keep_log_sum) {
+std::tuple<Tensor, Tensor> forward(const char* op, const SetAttentionTensors& tensors,
+                                   bool keep_log_sum) {
   const RowSets sets = checked_sets(op, tensors);
   const Tensor& query = tensors.query;
   const int64_t num_rows = query.size(0), heads = query.size(1);
@@ -41,19 +41,6 @@ std::tuple<Tensor, Tensor> forward_checked(const char* op, const SetAttentionTen
                   thread_count());
   });
   return {result, log_sum};
-}
-
-std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const Tensor& value,
-                                   const Tensor& order, const Tensor& offsets, bool keep_log_sum) {
-  return forward_checked("set_attention", {query, key, value, order, offsets}, keep_log_sum);
-}
-
-std::tuple<Tensor, Tensor> forward_qk(const Tensor& query_key, const Tensor& value,
-                                      const Tensor& order, const Tensor& offsets,
-                                      bool keep_log_sum) {
-  const char* op = "set_attention_qk";
-  const QueryKeyParts parts(op, query_key);
-  return forward_checked(op, {parts.query, parts.key, value, order, offsets}, keep_log_sum);
 }
 
 Tensor backward(const Tensor& grad, const Tensor& query, const Tensor& key, const Tensor& value,
@@ -78,8 +65,8 @@ Tensor backward(const Tensor& grad, const Tensor& query, const Tensor& key, cons
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(perception3d, CPU, m) {
-  m.impl("set_attention", TORCH_BOX(&forward));
-  m.impl("set_attention_qk", TORCH_BOX(&forward_qk));
+  m.impl("set_attention", TORCH_BOX(&attend<&forward>));
+  m.impl("set_attention_qk", TORCH_BOX(&attend_qk<&forward>));
   m.impl("set_attention_backward", TORCH_BOX(&backward));
 }
 

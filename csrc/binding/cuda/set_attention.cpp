@@ -23,8 +23,8 @@ void check_tensors(const char* op, DeviceCall& call, const SetAttentionTensors& 
                   cuda::kWidestHead, " numbers on CUDA, got ", tensors.query.size(2));
 }
 
-std::tuple<Tensor, Tensor> forward_checked(const char* op, const SetAttentionTensors& tensors,
-                                           bool keep_log_sum) {
+std::tuple<Tensor, Tensor> forward(const char* op, const SetAttentionTensors& tensors,
+                                   bool keep_log_sum) {
   const Tensor& query = tensors.query;
   DeviceCall call(op, query);
   check_tensors(op, call, tensors);
@@ -38,19 +38,6 @@ std::tuple<Tensor, Tensor> forward_checked(const char* op, const SetAttentionTen
         keep_log_sum ? mutable_data_of<Compute<Scalar>>(log_sum) : nullptr, call.stream()));
   });
   return {result, log_sum};
-}
-
-std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const Tensor& value,
-                                   const Tensor& order, const Tensor& offsets, bool keep_log_sum) {
-  return forward_checked("set_attention", {query, key, value, order, offsets}, keep_log_sum);
-}
-
-std::tuple<Tensor, Tensor> forward_qk(const Tensor& query_key, const Tensor& value,
-                                      const Tensor& order, const Tensor& offsets,
-                                      bool keep_log_sum) {
-  const char* op = "set_attention_qk";
-  const QueryKeyParts parts(op, query_key);
-  return forward_checked(op, {parts.query, parts.key, value, order, offsets}, keep_log_sum);
 }
 
 Tensor backward(const Tensor& grad, const Tensor& query, const Tensor& key, const Tensor& value,
@@ -80,8 +67,8 @@ Tensor backward(const Tensor& grad, const Tensor& query, const Tensor& key, cons
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(P3D_LIBRARY, P3D_DEVICE_KEY, m) {
-  m.impl("set_attention", TORCH_BOX(&forward));
-  m.impl("set_attention_qk", TORCH_BOX(&forward_qk));
+  m.impl("set_attention", TORCH_BOX(&attend<&forward>));
+  m.impl("set_attention_qk", TORCH_BOX(&attend_qk<&forward>));
   m.impl("set_attention_backward", TORCH_BOX(&backward));
 }
 
